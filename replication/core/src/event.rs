@@ -1,0 +1,271 @@
+//! Events and requests: what a client asks to append, and its bytes in a group.
+//!
+//! An event is encoded once, by the leader that sequences it. The same bytes lie in the log, go to
+//! followers and to other regions, and back readers.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::codec::{DecodeError, Put, Reader, Text};
+use crate::id::{Dot, ProducerId, Seq};
+
+/// Id that a client may give an event; the second key of exactly-once, beside the producer's.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EventId(pub [u8; 16]);
+
+impl EventId {
+    /// The id of an event whose client gave none: the same in every region, derived from its dot.
+    pub fn of_dot(dot: &Dot) -> Self {
+        let mut bytes = Vec::with_capacity(64);
+        dot.origin.encode(&mut bytes);
+        bytes.put_u64(dot.seq.0);
+        let hash = blake3::hash(&bytes);
+        let mut id: [u8; 16] = hash.as_bytes()[..16].try_into().expect("a hash has 32 bytes");
+        // RFC 9562: version 8 (custom), variant 10.
+        id[6] = (id[6] & 0x0f) | 0x80;
+        id[8] = (id[8] & 0x3f) | 0x80;
+        Self(id)
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hex = format!("{:032x}", u128::from_be_bytes(self.0));
+        let (a, b, c) = (&hex[..8], &hex[8..12], &hex[12..16]);
+        write!(f, "{a}-{b}-{c}-{}-{}", &hex[16..20], &hex[20..])
+    }
+}
+impl fmt::Debug for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// An event that a client asks to append.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Stream it belongs to.
+    pub stream: String,
+    /// Id given by the client, if any.
+    pub id: Option<EventId>,
+    /// What kind of thing happened: `FileChanged`.
+    pub kind: String,
+    /// Small text pairs beside the payload: trace context, content type.
+    pub metadata: BTreeMap<String, String>,
+    /// The client's bytes, never looked into.
+    pub payload: Bytes,
+}
+
+/// Who asks, for exactly-once: the same triple always means the same request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProducerTag {
+    /// The producer.
+    pub id: ProducerId,
+    /// Its life: a higher epoch fences every lower one.
+    pub epoch: u32,
+    /// Number of the request within the epoch.
+    pub sequence: u64,
+}
+
+/// Events that one client asked to append together: all of them or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Who asks, if the client wants retries recognised by sequence.
+    pub producer: Option<ProducerTag>,
+    /// At least one event.
+    pub events: Vec<Event>,
+}
+
+const HAS_ID: u8 = 1;
+const HAS_PRODUCER: u8 = 1;
+
+impl Event {
+    fn encode(&self, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
+        scratch.clear();
+        scratch.put_byte(if self.id.is_some() { HAS_ID } else { 0 });
+        if let Some(id) = self.id {
+            scratch.put(&id.0);
+        }
+        scratch.put_slice_with_len(self.stream.as_bytes());
+        scratch.put_slice_with_len(self.kind.as_bytes());
+        scratch.put_varint(self.metadata.len() as u64);
+        for (key, value) in &self.metadata {
+            scratch.put_slice_with_len(key.as_bytes());
+            scratch.put_slice_with_len(value.as_bytes());
+        }
+        out.put_varint((scratch.len() + self.payload.len()) as u64);
+        out.put(scratch);
+        out.put(&self.payload);
+    }
+}
+
+impl Request {
+    /// Appends the request to the body of a group.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.put_byte(if self.producer.is_some() { HAS_PRODUCER } else { 0 });
+        if let Some(tag) = self.producer {
+            out.put(&tag.id.0);
+            out.put_u32(tag.epoch);
+            out.put_varint(tag.sequence);
+        }
+        out.put_varint(self.events.len() as u64);
+        let mut scratch = Vec::with_capacity(128);
+        for event in &self.events {
+            event.encode(&mut scratch, out);
+        }
+    }
+}
+
+/// An event as it lies in a group: its fields share the group's bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventView {
+    /// Its number within its origin.
+    pub seq: Seq,
+    /// Id given by the client, if any; see [`EventId::of_dot`] for the others.
+    pub id: Option<EventId>,
+    /// Stream it belongs to.
+    pub stream: Text,
+    /// What kind of thing happened.
+    pub kind: Text,
+    /// Encoded metadata; see [`metadata`](Self::metadata).
+    metadata: Bytes,
+    /// The client's bytes.
+    pub payload: Bytes,
+    /// The whole encoded event, as it is hashed.
+    pub encoded: Bytes,
+}
+
+impl EventView {
+    /// Reads the next event of a group's body.
+    pub fn decode(reader: &mut Reader, seq: Seq) -> Result<Self, DecodeError> {
+        let encoded = reader.slice("event")?;
+        let mut fields = Reader::new(encoded.clone());
+        let id = match fields.byte("event flags")? {
+            0 => None,
+            HAS_ID => Some(EventId(fields.array("event id")?)),
+            value => return Err(DecodeError::Invalid { what: "event flags", value: value.into() }),
+        };
+        let stream = fields.text("stream name")?;
+        let kind = fields.text("event type")?;
+        let before = fields.clone().rest();
+        for _ in 0..fields.count("metadata", 2)? {
+            fields.text("metadata key")?;
+            fields.text("metadata value")?;
+        }
+        let metadata = before.slice(..before.len() - fields.remaining());
+        Ok(Self { seq, id, stream, kind, metadata, payload: fields.rest(), encoded })
+    }
+
+    /// The text pairs beside the payload, in the order of their keys.
+    pub fn metadata(&self) -> Vec<(Text, Text)> {
+        let mut reader = Reader::new(self.metadata.clone());
+        let read = |reader: &mut Reader| {
+            let count = reader.count("metadata", 2)?;
+            (0..count)
+                .map(|_| Ok((reader.text("metadata key")?, reader.text("metadata value")?)))
+                .collect::<Result<Vec<_>, DecodeError>>()
+        };
+        read(&mut reader).expect("read once when the event was decoded")
+    }
+}
+
+/// A request as it lies in a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestView {
+    /// Who asked.
+    pub producer: Option<ProducerTag>,
+    /// What was appended, with dense sequence numbers.
+    pub events: Vec<EventView>,
+}
+
+impl RequestView {
+    /// Reads the next request of a group's body, whose first event is number `first`.
+    pub fn decode(reader: &mut Reader, first: Seq) -> Result<Self, DecodeError> {
+        let producer = match reader.byte("request flags")? {
+            0 => None,
+            HAS_PRODUCER => Some(ProducerTag {
+                id: ProducerId(reader.array("producer id")?),
+                epoch: reader.u32("producer epoch")?,
+                sequence: reader.varint("producer sequence")?,
+            }),
+            value => {
+                return Err(DecodeError::Invalid { what: "request flags", value: value.into() });
+            }
+        };
+        let count = reader.count("events of a request", 5)?;
+        if count == 0 {
+            return Err(DecodeError::Invalid { what: "events of a request", value: 0 });
+        }
+        let events = (0..count as u64)
+            .map(|nth| EventView::decode(reader, first.plus(nth)))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { producer, events })
+    }
+}
+
+/// The category of a stream: the part of its name before the first `-`, or all of it.
+pub fn category(stream: &str) -> &str {
+    stream.split('-').next().unwrap_or(stream)
+}
+
+/// The shard that holds `stream`, of `shards` in its region. The same in every region.
+///
+/// # Panics
+/// If `shards` is 0.
+pub fn shard_of(stream: &str, shards: u16) -> crate::id::ShardId {
+    let hash = xxhash_rust::xxh3::xxh3_64(stream.as_bytes());
+    crate::id::ShardId((hash % u64::from(shards)) as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(crate) fn event(stream: &str, payload: &str) -> Event {
+        Event {
+            stream: stream.into(),
+            id: None,
+            kind: "Happened".into(),
+            metadata: BTreeMap::from([("trace".into(), "t-1".into())]),
+            payload: Bytes::copy_from_slice(payload.as_bytes()),
+        }
+    }
+
+    #[test]
+    fn requests_come_back_with_dense_numbers() {
+        let tag = ProducerTag { id: ProducerId([7; 16]), epoch: 2, sequence: 300 };
+        let mut second = event("cart-2", "");
+        second.id = Some(EventId([9; 16]));
+        let request = Request { producer: Some(tag), events: vec![event("cart-1", "one"), second] };
+        let mut bytes = Vec::new();
+        request.encode(&mut bytes);
+        let mut reader = Reader::new(bytes.into());
+        let view = RequestView::decode(&mut reader, Seq(41)).unwrap();
+        reader.finish("request").unwrap();
+        assert_eq!(view.producer, Some(tag));
+        assert_eq!((view.events[0].seq, view.events[1].seq), (Seq(41), Seq(42)));
+        assert_eq!(&view.events[0].payload[..], b"one");
+        assert_eq!(view.events[0].metadata(), vec![(Text::from("trace"), Text::from("t-1"))]);
+        assert_eq!(view.events[1].id, Some(EventId([9; 16])));
+        assert_eq!(&*view.events[1].stream, "cart-2");
+    }
+
+    #[test]
+    fn every_cut_of_a_request_is_refused_not_misread() {
+        let request = Request { producer: None, events: vec![event("a-1", "xyz")] };
+        let mut bytes = Vec::new();
+        request.encode(&mut bytes);
+        for len in 0..bytes.len() {
+            let mut reader = Reader::new(Bytes::copy_from_slice(&bytes[..len]));
+            assert!(RequestView::decode(&mut reader, Seq(1)).is_err(), "cut at {len}");
+        }
+    }
+
+    #[test]
+    fn categories_end_at_the_first_dash() {
+        assert_eq!(category("cart-7-b"), "cart");
+        assert_eq!(category("plain"), "plain");
+    }
+}
