@@ -1,0 +1,113 @@
+//! What the node gives to gossip and takes from it.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use anabranch_core::{Digest, Group, Origin, RegionName, Seq};
+use tokio::sync::watch;
+
+/// A future behind a pointer, so that traits that return one can be objects.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Wall time in Unix milliseconds, passed in.
+pub type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// Why events could not be read from the local log.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The range is damaged and not yet repaired, or the disk failed.
+    #[error("read {origin} from {from}")]
+    Read {
+        /// Whose events.
+        origin: Origin,
+        /// First number asked for.
+        from: Seq,
+        /// What the log said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The node is shutting down.
+    #[error("the log is closed")]
+    Closed,
+}
+
+/// What this region has to give. Any node, leader or follower, serves it from its applied state.
+pub trait Source: Send + Sync + 'static {
+    /// Whose log this is; `None` until it has its first command.
+    fn origin(&self) -> Option<Origin>;
+
+    /// What is known of every origin: the region's own digest first, then the newest known of the
+    /// others, for relaying.
+    fn digests(&self) -> Vec<Digest>;
+
+    /// Reads groups of `origin`, oldest first.
+    ///
+    /// Shape: dense; the first group holds `from`. Up to `max_bytes` of encoded groups, but at least
+    /// one group if there is any; empty if there is none yet. May block on the disk.
+    /// # Errors
+    /// [`SourceError`]; the session that asked is closed and comes back later.
+    fn read_origin(
+        &self,
+        origin: &Origin,
+        from: Seq,
+        max_bytes: usize,
+    ) -> Result<Vec<Group>, SourceError>;
+
+    /// Moves whenever anything was applied.
+    fn changed(&self) -> watch::Receiver<u64>;
+}
+
+/// Why groups were not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OfferError {
+    /// This node no longer leads the shard. Pulling stops until the node says otherwise.
+    #[error("this node does not lead the shard")]
+    NotLeader,
+    /// These events may not be applied now, or never: a fork, a clock too far ahead, an incarnation
+    /// that is not a member. The origin rests for a while and is then asked for again; other origins
+    /// go on.
+    #[error("{origin} is held: {reason}")]
+    Held {
+        /// Whose events.
+        origin: Origin,
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// Where what was pulled goes: the shard leader's importer.
+pub trait Sink: Send + Sync + 'static {
+    /// Number of the first event of `origin` not yet received, be it applied or queued.
+    fn next_wanted(&self, origin: &Origin) -> Seq;
+
+    /// Takes groups of one origin, dense from [`next_wanted`](Self::next_wanted), chain hashes
+    /// checked. Waits while the queue is full: that is the back-pressure that reaches the remote
+    /// region through QUIC flow control.
+    ///
+    /// Dropped half-way, the groups may or may not be queued; gossip asks `next_wanted` before it
+    /// offers anything of that origin again.
+    /// # Errors
+    /// [`OfferError`]: none of the groups was taken, or a prefix that `next_wanted` reflects.
+    fn offer(&self, via: &RegionName, groups: Vec<Group>) -> BoxFuture<'_, Result<(), OfferError>>;
+
+    /// Takes what a region said of itself. Never waits; newest wins.
+    fn offer_digest(&self, via: &RegionName, digest: Digest);
+}
+
+/// Finds the addresses behind `host:port`. A seam, because a simulation has its own names.
+pub trait Resolve: Send + Sync + 'static {
+    /// Addresses of `host:port`, in the order in which to try them.
+    fn resolve<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>>;
+}
+
+/// The operating system's resolver.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemResolver;
+
+impl Resolve for SystemResolver {
+    fn resolve<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        Box::pin(async move { Ok(tokio::net::lookup_host(address).await?.collect()) })
+    }
+}
