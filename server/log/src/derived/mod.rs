@@ -1,0 +1,81 @@
+//! Checkpoints: large, rebuildable states, written a few times a minute.
+//!
+//! A checkpoint stands for an index of the log: it says what applying the log up to there gives. It is
+//! derived, so losing one costs time and nothing else; what must not happen is that a damaged one is
+//! believed. Values are cut into chunks, each with a checksum of its own over the name, the log index
+//! and the place in the value; the last two generations of every name are kept, and a damaged one is
+//! passed over as if it were not there.
+
+mod chunk;
+pub mod conformance;
+mod memory;
+mod sled;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+
+pub use self::memory::MemoryCheckpoints;
+pub use self::sled::{OpenError, Opened, SledCheckpoints};
+
+/// A state and the log index it stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Applying the log up to and including this entry gives the state.
+    pub at: u64,
+    /// The state, encoded by whoever put it.
+    pub bytes: Bytes,
+}
+
+/// Why a checkpoint was not kept. Earlier ones are still there.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The name is empty, longer than 255 bytes, or holds a zero byte.
+    #[error("{name:?} is no name for a checkpoint")]
+    Name {
+        /// The name given.
+        name: String,
+    },
+    /// The store underneath failed; it may or may not have been written.
+    #[error("put checkpoint {name} at entry {at}: {reason}")]
+    Failed {
+        /// Name of the checkpoint.
+        name: String,
+        /// Log index it was to stand for.
+        at: u64,
+        /// What the store said.
+        reason: String,
+    },
+    /// The store underneath failed badly before and is not used until it is opened again.
+    #[error("the checkpoint store is out of use until it is opened again")]
+    OutOfUse,
+}
+
+/// Keeps the latest states under names. Every implementation passes [`conformance::check`].
+pub trait Checkpoints: Send + Sync + 'static {
+    /// Keeps the state made of `parts`, one after the other, that stands for entry `at`. When this
+    /// returns it is durable, as far as the store underneath can be trusted; readers check it anyhow.
+    ///
+    /// # Errors
+    /// Any [`CheckpointError`]; what was there before is still there.
+    fn put(&self, name: &str, at: u64, parts: &[Bytes]) -> Result<(), CheckpointError>;
+
+    /// The newest state under `name` that is whole.
+    ///
+    /// Shape: nothing if there is none: rebuild it from the log.
+    fn latest(&self, name: &str) -> Option<Checkpoint>;
+
+    /// Forgets every state under `name`.
+    ///
+    /// # Errors
+    /// Any [`CheckpointError`].
+    fn forget(&self, name: &str) -> Result<(), CheckpointError>;
+}
+
+/// Number of states kept under each name.
+pub const GENERATIONS: u64 = 2;
+
+fn check_name(name: &str) -> Result<(), CheckpointError> {
+    let fine = (1..=255).contains(&name.len()) && !name.bytes().any(|byte| byte == 0);
+    if fine { Ok(()) } else { Err(CheckpointError::Name { name: name.to_owned() }) }
+}

@@ -1,0 +1,452 @@
+//! The writer: the only one that changes the files.
+//!
+//! One turn is [`Writer::write_pending`], which takes what waits and writes it, then
+//! [`Writer::sync_written`], which makes it durable and reports it. Appends that wait together are one
+//! turn; a vote and a cut are turns of their own, so that the disk sees everything in the order in
+//! which it was asked for.
+//!
+//! A simulation drives the two by hand and lets time pass between them: that is the window in which a
+//! crash tears what was written.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::disk::DiskFile;
+use crate::failure::{Failed, Outcome, StopOnPanic, Stopped, failed, failed_write, is_full};
+use crate::hard_state::{Acknowledged, HardState, HardStateFile};
+use crate::log::{Done, Room};
+use crate::record::{self, Record};
+use crate::reserve;
+use crate::segment::SegmentId;
+use crate::state::{Op, Shared, State, WriterThread};
+
+/// Writes one log. Made by [`Log::open`](crate::log::Log::open).
+///
+/// Until it is driven, changes of the log are only queued, up to
+/// [`queue_bytes`](crate::options::LogOptions::queue_bytes), beyond which appends are refused.
+pub struct Writer {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) hard: HardStateFile,
+    /// Vote and commit mark as last written.
+    pub(crate) written: HardState,
+    /// The segment that records go to; `None` until the next record begins one.
+    pub(crate) active: Option<Active>,
+    /// Records on disk: those of the segments.
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) reserve: bool,
+    in_flight: InFlight,
+    finished: bool,
+}
+
+/// The segment that is written to.
+pub(crate) struct Active {
+    pub id: SegmentId,
+    pub file: Arc<dyn DiskFile>,
+    /// Where the next frame goes.
+    pub offset: u64,
+    /// A mark ends it, so the next batch needs none.
+    pub marked: bool,
+    /// It holds no record yet.
+    pub empty: bool,
+}
+
+/// What was written and awaits its sync.
+enum InFlight {
+    Nothing,
+    Records(Batch),
+    Vote(Done),
+    Cut { done: Done },
+}
+
+struct Batch {
+    offsets: Vec<u32>,
+    end_offset: u64,
+    /// Index of the last record, if there is one.
+    last: Option<u64>,
+    dones: Vec<Done>,
+}
+
+/// What the next turn is about.
+enum Turn {
+    Records(Vec<Record>, Vec<Done>),
+    Vote(Bytes, Done),
+    Cut(u64, Done),
+    Reserve,
+    Close,
+    Rest,
+}
+
+impl Writer {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        hard: HardStateFile,
+        written: HardState,
+        active: Option<Active>,
+        reserve: bool,
+    ) -> Self {
+        let range = shared.state.lock().range.clone();
+        let (start, end) = (range.start, range.end);
+        let (in_flight, finished) = (InFlight::Nothing, false);
+        Self { shared, hard, written, active, start, end, reserve, in_flight, finished }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.shared.dir
+    }
+
+    /// Drives the writer from a thread of its own until the log is closed.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn spawn_thread(mut self) -> io::Result<()> {
+        let shared = self.shared.clone();
+        // Held until the thread is known to the state, so that nobody finds it half made.
+        let mut state = shared.state.lock();
+        let join = std::thread::Builder::new().name("log-writer".into()).spawn(move || {
+            let _stop = StopOnPanic(self.shared.clone());
+            while !self.finished {
+                self.wait_for_work();
+                self.step();
+            }
+        })?;
+        state.thread = Some(WriterThread { id: join.thread().id(), join: Some(join) });
+        Ok(())
+    }
+
+    /// Calls `wake` whenever there is something to do, from whoever brings it: for those who drive
+    /// the writer by hand and sleep in between.
+    pub fn on_work(&mut self, wake: Arc<dyn Fn() + Send + Sync>) {
+        self.shared.state.lock().wake = Some(wake);
+    }
+
+    /// One turn: writes what waits, syncs it, reports it. Returns false if there was nothing to do.
+    pub fn step(&mut self) -> bool {
+        let worked = self.write_pending();
+        self.sync_written();
+        worked
+    }
+
+    /// The log was closed and everything is written, or the writing failed and the log was closed.
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    fn wait_for_work(&self) {
+        let mut state = self.shared.state.lock();
+        while state.queue.is_empty() && !state.closing {
+            self.shared.work.wait(&mut state);
+        }
+    }
+
+    /// The first half of a turn: takes what waits and writes it. Returns false if nothing waited.
+    ///
+    /// # Panics
+    /// If the half turn before was not finished by [`sync_written`](Self::sync_written).
+    pub fn write_pending(&mut self) -> bool {
+        assert!(matches!(self.in_flight, InFlight::Nothing), "the last turn was not finished");
+        let turn = self.next_turn();
+        let outcome = match turn {
+            Turn::Rest => return false,
+            Turn::Records(records, dones) => self.write_records(records, dones),
+            Turn::Vote(vote, done) => self.write_vote(vote, done),
+            Turn::Cut(end, done) => self.write_cut(end, done),
+            Turn::Reserve => self.restore_reserve(),
+            Turn::Close => self.finish(),
+        };
+        if let Err((failed, dones)) = outcome {
+            self.poison(failed, dones);
+        }
+        true
+    }
+
+    /// The second half of a turn: makes durable what was written, and reports it.
+    pub fn sync_written(&mut self) {
+        let outcome = match std::mem::replace(&mut self.in_flight, InFlight::Nothing) {
+            InFlight::Nothing => return,
+            InFlight::Records(batch) => self.sync_records(batch),
+            InFlight::Vote(done) => self.sync_vote(done),
+            InFlight::Cut { done } => self.sync_cut(done),
+        };
+        if let Err((failed, dones)) = outcome {
+            self.poison(failed, dones);
+        }
+    }
+
+    fn next_turn(&mut self) -> Turn {
+        let shared = self.shared.clone();
+        let mut state = shared.state.lock();
+        if state.stopped.is_some() {
+            self.finished = state.closing;
+            return Turn::Rest;
+        }
+        let turn = match state.pop() {
+            None if state.closing && !self.finished => return Turn::Close,
+            None => return Turn::Rest,
+            Some(Op::Vote { vote, done }) => Turn::Vote(vote, done),
+            Some(Op::Cut { end, done }) => Turn::Cut(end, done),
+            Some(Op::Reserve) => Turn::Reserve,
+            Some(first @ (Op::Append { .. } | Op::Nothing { .. })) => {
+                self.take_run(&mut state, first)
+            }
+        };
+        drop(state);
+        shared.space.notify_all();
+        turn
+    }
+
+    /// Takes appends up to the next other thing, as many as one segment takes.
+    fn take_run(&self, state: &mut State, first: Op) -> Turn {
+        let (mut records, mut dones) = (Vec::new(), Vec::new());
+        let mut bytes = 0;
+        let mut op = first;
+        let segment_bytes = self.shared.options.segment_bytes;
+        loop {
+            bytes += op.bytes() as u64;
+            match op {
+                Op::Append { record, done } => {
+                    records.push(record);
+                    dones.extend(done);
+                }
+                Op::Nothing { done } => dones.push(done),
+                Op::Cut { .. } | Op::Vote { .. } | Op::Reserve => unreachable!("not in a run"),
+            }
+            let offset = self.active.as_ref().map_or(0, |active| active.offset);
+            // The first record may not fit and begin a segment; then the others go with the next.
+            let limit = segment_bytes.saturating_sub(offset);
+            match state.queue.front() {
+                Some(Op::Nothing { .. }) => {}
+                Some(next @ Op::Append { .. }) if bytes + next.bytes() as u64 <= limit => {}
+                _ => return Turn::Records(records, dones),
+            }
+            op = state.pop().expect("it was looked at");
+        }
+    }
+
+    fn write_records(&mut self, records: Vec<Record>, dones: Vec<Done>) -> Outcome {
+        let mut batch = Batch { offsets: Vec::new(), end_offset: 0, last: None, dones };
+        let outcome = match self.try_write_records(&records, &mut batch) {
+            Err(failed) if failed.full && self.release_reserve() => {
+                self.try_write_records(&records, &mut batch)
+            }
+            outcome => outcome,
+        };
+        match outcome {
+            Ok(()) => {
+                self.in_flight = InFlight::Records(batch);
+                Ok(())
+            }
+            Err(failed) if failed.full => {
+                self.give_up(batch.dones);
+                Ok(())
+            }
+            Err(failed) => Err((failed, batch.dones)),
+        }
+    }
+
+    /// Writes one batch in one call. A batch that does not fit leaves the file as it was.
+    fn try_write_records(&mut self, records: &[Record], batch: &mut Batch) -> Result<(), Failed> {
+        self.write_committed()?;
+        let Some(first) = records.first() else { return Ok(()) };
+        self.make_room_in_segment(first)?;
+        let active = self.active.as_mut().expect("made above");
+        let seed = active.id.seed();
+        let mut bytes = Vec::with_capacity(
+            record::MARK_BYTES + records.iter().map(Record::stored_bytes).sum::<usize>(),
+        );
+        if !active.marked {
+            record::put_mark(&mut bytes, seed, active.offset, self.end);
+        }
+        batch.offsets.clear();
+        for record in records {
+            let offset = active.offset + bytes.len() as u64;
+            batch.offsets.push(u32::try_from(offset).expect("segments are bounded"));
+            record::put_record(&mut bytes, seed, offset, record);
+        }
+        batch.end_offset = active.offset + bytes.len() as u64;
+        batch.last = records.last().map(|record| record.index);
+        if let Err(source) = active.file.write_all_at(active.offset, &[&bytes]) {
+            if is_full(&source) {
+                // Synced, because what is written next could end where one of these records begins.
+                active.file.set_len(active.offset).map_err(failed("cut a segment"))?;
+                active.file.sync().map_err(failed("sync a segment"))?;
+            }
+            return Err(failed_write("write records")(source));
+        }
+        Ok(())
+    }
+
+    fn sync_records(&mut self, batch: Batch) -> Outcome {
+        let Some(last) = batch.last else {
+            self.report(batch.dones);
+            return Ok(());
+        };
+        let active = self.active.as_mut().expect("records were written to it");
+        if let Err(source) = active.file.sync() {
+            return Err((failed("sync a segment")(source), batch.dones));
+        }
+        (active.offset, active.marked, active.empty) = (batch.end_offset, false, false);
+        if self.start == self.end {
+            self.start = active.id.first;
+        }
+        self.end = last + 1;
+        let mut state = self.shared.state.lock();
+        state.publish(active, batch.offsets, self.end);
+        state.synced_end = self.end;
+        state.evict(self.shared.options.cache_bytes);
+        drop(state);
+        self.report(batch.dones);
+        self.mark_if_idle().map_err(|failed| (failed, Vec::new()))
+    }
+
+    /// While nothing waits, says on disk that everything so far was acknowledged. Not synced: a
+    /// crash that loses it left the records before it whole.
+    fn mark_if_idle(&mut self) -> Result<(), Failed> {
+        if !self.shared.state.lock().queue.is_empty() {
+            return Ok(());
+        }
+        self.write_mark()
+    }
+
+    pub(crate) fn write_mark(&mut self) -> Result<(), Failed> {
+        let Some(active) = self.active.as_mut().filter(|active| !active.marked) else {
+            return Ok(());
+        };
+        let mut bytes = Vec::with_capacity(record::MARK_BYTES);
+        record::put_mark(&mut bytes, active.id.seed(), active.offset, self.end);
+        match active.file.write_all_at(active.offset, &[&bytes]) {
+            Ok(()) => {
+                active.offset += bytes.len() as u64;
+                active.marked = true;
+                Ok(())
+            }
+            // The next batch begins with the same mark, in the same place.
+            Err(error) if is_full(&error) => Ok(()),
+            Err(source) => Err(failed("write a mark")(source)),
+        }
+    }
+
+    fn write_vote(&mut self, vote: Bytes, done: Done) -> Outcome {
+        self.written.vote = vote;
+        match self.write_hard_state() {
+            Ok(()) => {
+                self.in_flight = InFlight::Vote(done);
+                Ok(())
+            }
+            Err(failed) => Err((failed, vec![done])),
+        }
+    }
+
+    fn sync_vote(&mut self, done: Done) -> Outcome {
+        if let Err(source) = self.hard.sync() {
+            return Err((failed("sync the vote")(source), vec![done]));
+        }
+        done(Ok(()));
+        self.write_hard_state().map_err(|failed| (failed, Vec::new()))
+    }
+
+    /// Writes the commit mark if there is a new one of what is durable.
+    fn write_committed(&mut self) -> Result<(), Failed> {
+        let due = {
+            let mut state = self.shared.state.lock();
+            // Not beyond a cut to come: it speaks of the record that will follow the cut.
+            let durable_end = state.durable_end();
+            state.committed.take_if(|(index, _)| *index < durable_end)
+        };
+        let Some((_, committed)) = due else { return Ok(()) };
+        self.written.committed = committed;
+        match self.write_hard_state() {
+            // The other copy is whole, and this one will be written again.
+            Err(failed) if is_full(&failed.source) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    pub(crate) fn write_hard_state(&mut self) -> Result<(), Failed> {
+        let acknowledged = Acknowledged { start: self.start, end: self.end };
+        self.hard.write(&self.written, acknowledged).map_err(failed("write the hard state"))
+    }
+
+    pub(crate) fn sync_hard_state(&mut self) -> Result<(), Failed> {
+        self.hard.sync().map_err(failed("sync the hard state"))
+    }
+
+    fn write_cut(&mut self, end: u64, done: Done) -> Outcome {
+        match self.cut(end) {
+            Ok(()) => {
+                self.in_flight = InFlight::Cut { done };
+                Ok(())
+            }
+            Err(failed) => Err((failed, vec![done])),
+        }
+    }
+
+    fn sync_cut(&mut self, done: Done) -> Outcome {
+        let synced = self.active.as_ref().map_or(Ok(()), |active| active.file.sync());
+        if let Err(source) = synced {
+            return Err((failed("sync a cut")(source), vec![done]));
+        }
+        let mut state = self.shared.state.lock();
+        state.pending_cuts.pop_front();
+        state.synced_end = self.end;
+        drop(state);
+        self.report(vec![done]);
+        self.mark_if_idle().map_err(|failed| (failed, Vec::new()))
+    }
+
+    /// Gives the reserve back to the disk; false if there was none.
+    fn release_reserve(&mut self) -> bool {
+        self.shared.state.lock().room = Room::Low;
+        if !std::mem::take(&mut self.reserve) {
+            return false;
+        }
+        tracing::warn!(dir = ?self.dir(), "the disk is full, using the reserve");
+        reserve::release(&*self.shared.disk, self.dir()).is_ok()
+    }
+
+    fn restore_reserve(&mut self) -> Outcome {
+        let bytes = self.shared.options.reserve_bytes;
+        if reserve::take(&*self.shared.disk, self.dir(), bytes).is_ok() {
+            self.reserve = true;
+            self.shared.state.lock().room = Room::Ok;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Outcome {
+        let outcome = self.try_finish();
+        self.finished = true;
+        if outcome.is_ok() {
+            self.shared.state.lock().stopped = Some(Stopped::Closed);
+        }
+        outcome.map_err(|failed| (failed, Vec::new()))
+    }
+
+    fn try_finish(&mut self) -> Result<(), Failed> {
+        self.write_committed()?;
+        self.write_hard_state()?;
+        self.sync_hard_state()?;
+        self.write_mark()?;
+        let synced = self.active.as_ref().map_or(Ok(()), |active| active.file.sync());
+        synced.map_err(failed("sync a segment"))
+    }
+
+    fn report(&self, dones: Vec<Done>) {
+        dones.into_iter().for_each(|done| done(Ok(())));
+    }
+}
+
+impl State {
+    fn pop(&mut self) -> Option<Op> {
+        let op = self.queue.pop_front()?;
+        self.queued_bytes -= op.bytes();
+        Some(op)
+    }
+}
