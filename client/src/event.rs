@@ -1,0 +1,154 @@
+//! Events to append, and events as read.
+
+use std::collections::BTreeMap;
+
+use anabranch_core::{Dot, EventId, Stamp};
+use anabranch_proto::convert::{self, ConvertError, Problem, required};
+use anabranch_proto::v1;
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// An event to append; begin with [`event`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEvent {
+    kind: String,
+    id: Option<EventId>,
+    metadata: BTreeMap<String, String>,
+    payload: Bytes,
+}
+
+/// An event of type `kind`, with an empty payload.
+pub fn event(kind: impl Into<String>) -> NewEvent {
+    NewEvent { kind: kind.into(), id: None, metadata: BTreeMap::new(), payload: Bytes::new() }
+}
+
+impl NewEvent {
+    /// The event's content, as bytes that the store never looks into.
+    pub fn payload(mut self, payload: impl Into<Bytes>) -> Self {
+        self.payload = payload.into();
+        self
+    }
+    /// The event's content, as JSON; also sets the metadata `content-type`.
+    ///
+    /// # Errors
+    /// If the value has no JSON form.
+    pub fn json(self, value: &impl Serialize) -> Result<Self, serde_json::Error> {
+        let payload = serde_json::to_vec(value)?;
+        Ok(self.payload(payload).metadata("content-type", "application/json"))
+    }
+    /// A text pair beside the payload. The last value given for a key counts.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.metadata.insert(key.into(), value.into());
+        self
+    }
+    /// An id of your own: appending an event with the same id again yields the first result.
+    pub fn id(mut self, id: EventId) -> Self {
+        self.id = Some(id);
+        self
+    }
+
+    pub(crate) fn into_wire(self, stream: String) -> v1::NewEvent {
+        v1::NewEvent {
+            stream,
+            id: convert::event_id_bytes(self.id),
+            r#type: self.kind,
+            metadata: self.metadata,
+            payload: self.payload,
+        }
+    }
+}
+
+/// One event or several, to append.
+pub trait IntoEvents {
+    /// The events, in order.
+    fn into_events(self) -> Vec<NewEvent>;
+}
+impl IntoEvents for NewEvent {
+    fn into_events(self) -> Vec<NewEvent> {
+        vec![self]
+    }
+}
+impl IntoEvents for Vec<NewEvent> {
+    fn into_events(self) -> Vec<NewEvent> {
+        self
+    }
+}
+impl<const N: usize> IntoEvents for [NewEvent; N] {
+    fn into_events(self) -> Vec<NewEvent> {
+        self.into()
+    }
+}
+
+/// An event as read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Its identity, the same in every region.
+    pub dot: Dot,
+    /// The id its client gave it, or one derived from the dot.
+    pub id: EventId,
+    /// The stream it belongs to.
+    pub stream: String,
+    /// What kind of thing happened.
+    pub kind: String,
+    /// Text pairs beside the payload.
+    pub metadata: BTreeMap<String, String>,
+    /// The content.
+    pub payload: Bytes,
+    /// When it happened, as an order: ties between origins are broken by the origin.
+    pub stamp: Stamp,
+    /// Its place in its stream, from 0, in the order of the region it was read in.
+    pub revision: u64,
+    /// Where it was read.
+    pub place: Place,
+}
+
+/// Where an event was read, in the order it was read in.
+pub use anabranch_proto::convert::Place;
+
+impl Event {
+    /// The content, read as JSON.
+    ///
+    /// # Errors
+    /// If the payload is not JSON, or not of this form.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_slice(&self.payload)
+    }
+    /// The wall time of its stamp, in milliseconds since the Unix epoch.
+    pub fn unix_ms(&self) -> u64 {
+        self.stamp.unix_ms()
+    }
+    /// The regional position, if it was read in regional order.
+    pub fn position(&self) -> Option<u64> {
+        match self.place {
+            Place::Regional(position) => Some(position),
+            Place::Global(_) => None,
+        }
+    }
+    /// The global position, if it was read in global order.
+    pub fn global_position(&self) -> Option<u64> {
+        match self.place {
+            Place::Regional(_) => None,
+            Place::Global(position) => Some(position),
+        }
+    }
+}
+
+impl TryFrom<v1::RecordedEvent> for Event {
+    type Error = ConvertError;
+
+    fn try_from(wire: v1::RecordedEvent) -> Result<Self, ConvertError> {
+        let missing = || Problem::Missing.of("events.id");
+        Ok(Self {
+            dot: required("events.dot", wire.dot)?.try_into()?,
+            id: convert::event_id("events.id", &wire.id)?.ok_or_else(missing)?,
+            stream: wire.stream,
+            kind: wire.r#type,
+            metadata: wire.metadata,
+            payload: wire.payload,
+            stamp: Stamp(wire.stamp),
+            revision: wire.revision,
+            place: wire.global_position.map_or(Place::Regional(wire.position), Place::Global),
+        })
+    }
+}
