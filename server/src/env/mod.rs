@@ -1,0 +1,14 @@
+//! The seams to the world: time, network, randomness.
+//!
+//! A node takes these from whoever starts it. In production they are the operating system's; a
+//! simulation passes its own, and everything a node does then follows from one seed.
+
+pub mod blocking;
+pub mod clock;
+pub mod net;
+pub mod seed;
+
+pub use blocking::{blocking, in_background};
+pub use clock::{Clock, SystemClock};
+pub use net::{BoxStream, ByteStream, Listener, Net, TokioNet};
+pub use seed::{OsSeeds, Seeds};

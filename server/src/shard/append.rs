@@ -1,0 +1,190 @@
+//! Appending through the shard's leader: what callers see of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anabranch_core::event::EventId;
+use anabranch_core::region::Receipt;
+use anabranch_core::sequencer::{Conflict, Submission};
+use anabranch_core::stamp::ClockBehind;
+use anabranch_core::{Context, SessionToken};
+use anabranch_log::Room;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::Shard;
+use super::clock_guard::ClockJumped;
+use super::lead::Job;
+use crate::raft::Node;
+
+/// What an append came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// Where the events are.
+    pub receipt: Arc<Receipt>,
+    /// It was a retry; this is the first result.
+    pub repeated: bool,
+    /// Regions known to hold it, this one included.
+    pub regions: u32,
+    /// Reads that carry it see the append, in every region.
+    pub token: SessionToken,
+}
+
+/// Why an append was not acknowledged. Only [`Unknown`](Self::Unknown) leaves it open whether
+/// something was written, and [`RegionsShort`](Self::RegionsShort) says that it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// Refused: expectations that do not hold, every one of them.
+    #[error("{} of the expectations do not hold", .0.len())]
+    Conflicts(Vec<Conflict>),
+    /// Refused: a higher epoch of the producer was seen.
+    #[error("the producer is fenced by its epoch {epoch}")]
+    Fenced {
+        /// The highest epoch.
+        epoch: u32,
+    },
+    /// Refused: the producer's sequence lies before the window that is remembered.
+    #[error("the sequence is forgotten; remembered from {oldest}")]
+    Forgotten {
+        /// First sequence that is remembered for certain.
+        oldest: u64,
+    },
+    /// Refused: the id belongs to an event of another request.
+    #[error("event id {id} belongs to an event of another append")]
+    IdReused {
+        /// The id.
+        id: EventId,
+    },
+    /// Refused: too much is waiting.
+    #[error("too many {what}; retry after {retry_after:?}")]
+    Overload {
+        /// What there is too much of.
+        what: &'static str,
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// Refused: the log is ahead of this node's clock.
+    #[error(transparent)]
+    ClockBehind(#[from] ClockBehind),
+    /// Refused: this node's clock jumped.
+    #[error(transparent)]
+    ClockJumped(#[from] ClockJumped),
+    /// Refused: another node leads, or none does.
+    #[error("this node does not lead the shard")]
+    NotLeader {
+        /// Who does, if known.
+        leader: Option<(u64, Node)>,
+    },
+    /// Refused: this node leads but has not heard from a quorum lately.
+    #[error("the leader has not heard from a quorum lately")]
+    NoQuorum,
+    /// Refused: the disk is full; reads go on.
+    #[error("the disk is full; appends are refused until there is space again")]
+    DiskFull,
+    /// Durable in this region, not known to be in as many as asked for.
+    #[error("held by {reached} of the {wanted} regions asked for")]
+    RegionsShort {
+        /// Regions asked for.
+        wanted: u32,
+        /// Regions known to hold it.
+        reached: u32,
+        /// What was appended.
+        appended: Box<Appended>,
+    },
+    /// It may have been written. Retry with the same producer sequence or event ids.
+    #[error("the outcome is unknown: {reason}")]
+    Unknown {
+        /// What happened.
+        reason: String,
+    },
+    /// Refused: the shard is stopped on this node.
+    #[error("the shard is stopped on this node: {reason}")]
+    Stopped {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// When to try again if the sequencer's queue is full.
+const QUEUE_FULL_RETRY: Duration = Duration::from_millis(50);
+
+impl Shard {
+    /// Appends through this node, which must lead the shard; acknowledged when a quorum of the
+    /// region has it on disk and `regions` regions are known to hold it, at most `within` later.
+    ///
+    /// Dropped half-way, the outcome is unknown to the caller and certain in the log.
+    /// # Errors
+    /// [`AppendError`].
+    pub async fn append(
+        &self,
+        submission: Submission,
+        regions: u32,
+        within: Duration,
+    ) -> Result<Appended, AppendError> {
+        if self.inner.log.room() == Room::Low {
+            return Err(AppendError::DiskFull);
+        }
+        let leadership = self.inner.raft.leadership().borrow().clone();
+        if !leadership.mine {
+            return Err(AppendError::NotLeader { leader: leadership.leader });
+        }
+        let (reply, replied) = oneshot::channel();
+        self.inner.jobs.try_send(Job { submission, reply }).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(_) => {
+                AppendError::Overload { what: "appends waiting", retry_after: QUEUE_FULL_RETRY }
+            }
+            mpsc::error::TrySendError::Closed(_) => stopped(),
+        })?;
+        // The leader's task answers every job, or is gone with what it had proposed.
+        let unknown = || AppendError::Unknown { reason: "the node is stopping".to_owned() };
+        let done = replied.await.unwrap_or_else(|_| Err(unknown()))?;
+        let mut context = Context::new();
+        let (origin, first) = (&done.receipt.origin, done.receipt.first);
+        let last = first.plus(u64::from(done.receipt.events) - 1);
+        context.advance(origin, last);
+        let token = SessionToken { context };
+        let appended =
+            Appended { receipt: done.receipt, repeated: done.repeated, regions: 1, token };
+        self.await_regions(appended, regions, within).await
+    }
+
+    async fn await_regions(
+        &self,
+        mut appended: Appended,
+        wanted: u32,
+        within: Duration,
+    ) -> Result<Appended, AppendError> {
+        if wanted <= 1 {
+            return Ok(appended);
+        }
+        let deadline = Instant::now() + within;
+        let inner = &self.inner;
+        let (mut heard, mut applied) = (inner.inlet.heard_moved(), inner.state.applied());
+        let origin = appended.receipt.origin.clone();
+        let last = appended.token.context.seq(&origin);
+        loop {
+            heard.borrow_and_update();
+            applied.borrow_and_update();
+            let reached = inner.inlet.holders(&inner.state, &origin, last);
+            appended.regions = u32::try_from(reached).unwrap_or(u32::MAX);
+            if appended.regions >= wanted {
+                return Ok(appended);
+            }
+            let moved = tokio::select! {
+                biased;
+                moved = heard.changed() => moved.is_ok(),
+                moved = applied.changed() => moved.is_ok(),
+                () = tokio::time::sleep_until(deadline) => false,
+            };
+            if !moved {
+                let reached = appended.regions;
+                let appended = Box::new(appended);
+                return Err(AppendError::RegionsShort { wanted, reached, appended });
+            }
+        }
+    }
+}
+
+fn stopped() -> AppendError {
+    AppendError::Stopped { reason: "the node is shutting down".to_owned() }
+}

@@ -1,0 +1,391 @@
+//! Leading a shard: the only task that proposes.
+//!
+//! It runs all the time and works while this node leads. Each leadership has its own
+//! [`Sequencer`], which starts from the applied state once everything of earlier terms is applied.
+//! Submissions and imports that wait become one command each; a few commands may be on their way
+//! through Raft at once, and while they are, the next ones form.
+//!
+//! A command that comes back refused, or not at all, ends the sequencer's life: what it predicted is
+//! no longer so. The ones behind it are refused by apply too, so nobody is told a lie: their waiters
+//! hear what became of each.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anabranch_core::import::Importer;
+use anabranch_core::limits::{GROUP_BYTES, IMPORT_BYTES};
+use anabranch_core::region::{Outcome, Receipt};
+use anabranch_core::sequencer::{Sequencer, Submission, Ticket, Ticketed, Verdict};
+use anabranch_core::{Command, Incarnation, Origin, RegionName, Stamp};
+use anabranch_gossip::{Gossip, Sink};
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesOrdered;
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::append::AppendError;
+use super::clock_guard::ClockGuard;
+use super::inlet::{Inlet, InletSink};
+use super::state::ShardState;
+use crate::env::{Clock, Seeds};
+use crate::raft::{Leadership, ProposeError, Proposed, RaftGroup};
+
+/// Commands that may be on their way through Raft at once.
+const ON_THEIR_WAY: usize = 4;
+/// Least time between two imports that carry statements only.
+const STATEMENT_GAP: Duration = Duration::from_millis(10);
+/// While events are not final yet, an idle region promises its time this often.
+const CLOSE_EVERY: Duration = Duration::from_millis(50);
+/// Pause before a leadership that ended by a refusal starts over.
+const RESTART_PAUSE: Duration = Duration::from_millis(20);
+
+/// An append that waits for its verdict.
+pub(super) struct Job {
+    pub(super) submission: Submission,
+    pub(super) reply: oneshot::Sender<Result<Done, AppendError>>,
+}
+
+/// An append that is durable in this region.
+#[derive(Debug, Clone)]
+pub(super) struct Done {
+    pub(super) receipt: Arc<Receipt>,
+    pub(super) repeated: bool,
+}
+
+/// What the task works with.
+pub(super) struct Lead {
+    pub(super) region: RegionName,
+    pub(super) members: Vec<RegionName>,
+    pub(super) state: Arc<ShardState>,
+    pub(super) raft: RaftGroup,
+    pub(super) inlet: Arc<Inlet>,
+    pub(super) gossip: watch::Receiver<Option<Gossip>>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) seeds: Arc<dyn Seeds>,
+    pub(super) drift_max: Duration,
+    pub(super) jobs: mpsc::Receiver<Job>,
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+type Proposal = BoxFuture<'static, (Ticket, Result<Proposed, ProposeError>)>;
+
+impl Lead {
+    /// Runs until stopped. Every job is answered or dropped with the task.
+    pub(super) async fn run(mut self) {
+        let mut leadership = self.raft.leadership();
+        let mut stop = self.stop.clone();
+        loop {
+            let now = leadership.borrow_and_update().clone();
+            if now.ready {
+                self.lead(now.term, &mut leadership).await;
+                if !*self.stop.borrow() && leadership.borrow().ready {
+                    tokio::time::sleep(RESTART_PAUSE).await;
+                }
+            }
+            if *self.stop.borrow() {
+                return;
+            }
+            if leadership.borrow().ready {
+                continue;
+            }
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return,
+                moved = leadership.changed() => if moved.is_err() { return },
+                Some(job) = self.jobs.recv() => turn_away(job, &leadership),
+            }
+        }
+    }
+
+    async fn lead(&mut self, term: u64, leadership: &mut watch::Receiver<Leadership>) {
+        if self.state.region(|region| region.origin().is_none()) && !self.found(term).await {
+            return;
+        }
+        let sequencer = self.state.region(|region| Sequencer::new(region, self.drift_max));
+        let Some(sequencer) = sequencer else { return };
+        tracing::info!(region = %self.region, shard = %self.raft.shard(), term, "leading the shard");
+        self.inlet.set(Some(Importer::new(self.drift_max)));
+        self.pull(true);
+        let guard = ClockGuard::new(self.drift_max, self.clock.unix_ms(), self.clock.monotonic());
+        let mut reign = Reign {
+            term,
+            sequencer,
+            guard,
+            on_their_way: FuturesOrdered::new(),
+            waiting: HashMap::new(),
+            next_statement: Instant::now(),
+            next_close: Instant::now(),
+            over: false,
+        };
+        reign.run(self, leadership).await;
+        self.pull(false);
+        self.inlet.set(None);
+        reign.settle().await;
+        tracing::info!(region = %self.region, shard = %self.raft.shard(), term, "no longer leading");
+    }
+
+    fn pull(&self, on: bool) {
+        if let Some(gossip) = &*self.gossip.borrow() {
+            let sink = || -> Arc<dyn Sink> {
+                Arc::new(InletSink::new(Arc::clone(&self.inlet), Arc::clone(&self.state)))
+            };
+            gossip.pull(self.raft.shard(), on.then(sink));
+        }
+    }
+
+    /// Gives a new log its first command. True once it has one.
+    async fn found(&self, term: u64) -> bool {
+        let origin = Origin {
+            region: self.region.clone(),
+            incarnation: Incarnation(self.seeds.next_u128()),
+            shard: self.raft.shard(),
+        };
+        tracing::info!(%origin, members = ?self.members, "the log is born");
+        let genesis = Command::Genesis { origin, members: self.members.clone() };
+        let proposed = self.raft.propose_in(term, genesis.encode()).await;
+        matches!(proposed, Ok(Proposed { outcome: Outcome::Accepted, .. }))
+    }
+}
+
+/// Answers a job while this node does not lead.
+fn turn_away(job: Job, leadership: &watch::Receiver<Leadership>) {
+    let leader = leadership.borrow().leader.clone();
+    let _ = job.reply.send(Err(AppendError::NotLeader { leader }));
+}
+
+/// One leadership.
+struct Reign {
+    term: u64,
+    sequencer: Sequencer,
+    guard: ClockGuard,
+    on_their_way: FuturesOrdered<Proposal>,
+    waiting: HashMap<Ticket, Vec<Waiter>>,
+    next_statement: Instant,
+    next_close: Instant,
+    over: bool,
+}
+
+struct Waiter {
+    reply: oneshot::Sender<Result<Done, AppendError>>,
+    done: Done,
+}
+
+impl Reign {
+    async fn run(&mut self, lead: &mut Lead, leadership: &mut watch::Receiver<Leadership>) {
+        let mut applied = lead.state.applied();
+        let mut stop = lead.stop.clone();
+        let mut gossip = lead.gossip.clone();
+        let inlet = Arc::clone(&lead.inlet);
+        while !self.over {
+            self.import(lead);
+            let busy = self.on_their_way.len() >= ON_THEIR_WAY;
+            let tick = self.tick(lead);
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return,
+                moved = leadership.changed() => {
+                    let now = leadership.borrow_and_update();
+                    if moved.is_err() || !now.ready || now.term != self.term {
+                        return;
+                    }
+                }
+                // The node starts its gossip after its shards.
+                Ok(()) = gossip.changed() => lead.pull(true),
+                Some((ticket, result)) = self.on_their_way.next() => self.landed(ticket, result),
+                () = inlet.offered.notified(), if !busy => {}
+                job = lead.jobs.recv(), if !busy => match job {
+                    Some(job) => self.sequence(lead, job),
+                    None => return,
+                },
+                // Applied imports may have made events wait for others' statements.
+                moved = applied.changed() => if moved.is_err() { return },
+                () = tokio::time::sleep_until(tick), if !busy => self.close(lead),
+            }
+        }
+    }
+
+    /// When to look at statements or promises next.
+    fn tick(&self, lead: &Lead) -> Instant {
+        let idle = Instant::now() + Duration::from_secs(1);
+        if self.unfinal(lead) { self.next_close.max(self.next_statement).min(idle) } else { idle }
+    }
+
+    /// Whether somebody may wait for the global order: it lags behind what is applied.
+    fn unfinal(&self, lead: &Lead) -> bool {
+        let events = lead.state.region(anabranch_core::region::Region::position);
+        lead.state.order().position < events
+    }
+
+    /// Makes one command of everything that waits.
+    fn sequence(&mut self, lead: &mut Lead, first: Job) {
+        let mut bytes = weight(&first.submission);
+        let mut jobs = vec![first];
+        while bytes < GROUP_BYTES
+            && let Ok(job) = lead.jobs.try_recv()
+        {
+            bytes += weight(&job.submission);
+            jobs.push(job);
+        }
+        // Callers that gave up meanwhile need not be written.
+        jobs.retain(|job| !job.reply.is_closed());
+        let unix_ms = lead.clock.unix_ms();
+        if let Err(jumped) = self.guard.check(unix_ms, lead.clock.monotonic()) {
+            tracing::error!(region = %lead.region, %jumped, "not proposing");
+            return refuse_all(jobs, &AppendError::ClockJumped(jumped));
+        }
+        let (submissions, replies): (Vec<_>, Vec<_>) =
+            jobs.into_iter().map(|job| (job.submission, job.reply)).unzip();
+        let state = Arc::clone(&lead.state);
+        let sequenced =
+            state.region(|region| self.sequencer.sequence(unix_ms, region, submissions));
+        match sequenced {
+            Ok((command, verdicts)) => {
+                for (verdict, reply) in verdicts.into_iter().zip(replies) {
+                    self.hear(verdict, reply);
+                }
+                if let Some(command) = command {
+                    self.propose(lead, command);
+                }
+            }
+            Err(behind) => {
+                tracing::error!(region = %lead.region, %behind, "not proposing");
+                let error = AppendError::ClockBehind(behind);
+                replies.into_iter().for_each(|reply| drop(reply.send(Err(error.clone()))));
+            }
+        }
+    }
+
+    fn hear(&mut self, verdict: Verdict, reply: oneshot::Sender<Result<Done, AppendError>>) {
+        let error = match verdict {
+            Verdict::Sequenced { ticket, receipt } => {
+                let done = Done { receipt, repeated: false };
+                self.waiting.entry(ticket).or_default().push(Waiter { reply, done });
+                return;
+            }
+            Verdict::Joined { ticket, receipt } => {
+                let done = Done { receipt, repeated: true };
+                self.waiting.entry(ticket).or_default().push(Waiter { reply, done });
+                return;
+            }
+            Verdict::Repeated(receipt) => {
+                let _ = reply.send(Ok(Done { receipt, repeated: true }));
+                return;
+            }
+            Verdict::Conflicts(conflicts) => AppendError::Conflicts(conflicts),
+            Verdict::Fenced { epoch } => AppendError::Fenced { epoch },
+            Verdict::Forgotten { oldest } => AppendError::Forgotten { oldest },
+            Verdict::IdReused { id } => AppendError::IdReused { id },
+        };
+        let _ = reply.send(Err(error));
+    }
+
+    /// Puts what other regions sent into the log, as far as it may go in.
+    fn import(&mut self, lead: &Lead) {
+        while self.on_their_way.len() < ON_THEIR_WAY {
+            let now = Instant::now();
+            let statements = now >= self.next_statement && self.unfinal(lead);
+            let frontier = self.sequencer.frontier();
+            let batch = lead.inlet.take(lead.clock.unix_ms(), frontier, IMPORT_BYTES, statements);
+            if batch.is_empty() {
+                return;
+            }
+            self.next_statement = now + STATEMENT_GAP;
+            let state = &lead.state;
+            let command =
+                state.region(|region| self.sequencer.import(region, batch.groups, batch.digests));
+            self.propose(lead, command);
+        }
+    }
+
+    /// Promises this region's time while others may wait for it.
+    fn close(&mut self, lead: &Lead) {
+        let (now, unix_ms) = (Instant::now(), lead.clock.unix_ms());
+        if now < self.next_close || !self.unfinal(lead) {
+            return;
+        }
+        self.next_close = now + CLOSE_EVERY;
+        let stale = Stamp::from_unix_ms(unix_ms).0.saturating_sub(self.sequencer.last_stamp().0);
+        let recent = Stamp::from_unix_ms(unix_ms).0
+            - Stamp::from_unix_ms(unix_ms - CLOSE_EVERY.as_millis() as u64).0;
+        if stale < recent || self.guard.check(unix_ms, lead.clock.monotonic()).is_err() {
+            return;
+        }
+        // If the clock is behind the log there is nothing to promise; appends say so to people.
+        if let Ok(command) = self.sequencer.close(unix_ms) {
+            self.propose(lead, command);
+        }
+    }
+
+    fn propose(&mut self, lead: &Lead, Ticketed { ticket, command }: Ticketed) {
+        let proposed = lead.raft.propose_in(self.term, command.encode());
+        self.on_their_way.push_back(async move { (ticket, proposed.await) }.boxed());
+    }
+
+    fn landed(&mut self, ticket: Ticket, result: Result<Proposed, ProposeError>) {
+        let waiters = self.waiting.remove(&ticket).unwrap_or_default();
+        let error = match result {
+            Ok(Proposed { outcome: Outcome::Accepted, .. }) => {
+                self.sequencer.applied(ticket);
+                for waiter in waiters {
+                    let _ = waiter.reply.send(Ok(waiter.done));
+                }
+                return;
+            }
+            Ok(Proposed { outcome: Outcome::Refused(refused), index, .. }) => {
+                tracing::warn!(index, %refused, "the prediction no longer holds; starting over");
+                AppendError::NotLeader { leader: None }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a command is not known to be committed");
+                refusal(error)
+            }
+        };
+        self.over = true;
+        for waiter in waiters {
+            let _ = waiter.reply.send(Err(error.clone()));
+        }
+    }
+
+    /// After the leadership: tells everybody who waits what became of their command.
+    ///
+    /// A leader that was cut off may not know for long; after a while it is unknown, and said so.
+    async fn settle(mut self) {
+        let deadline = Instant::now() + SETTLE;
+        while let Ok(Some((ticket, result))) =
+            tokio::time::timeout_at(deadline, self.on_their_way.next()).await
+        {
+            self.landed(ticket, result);
+        }
+        for waiter in self.waiting.into_values().flatten() {
+            let reason = "leadership was lost while the append was on its way".to_owned();
+            let _ = waiter.reply.send(Err(AppendError::Unknown { reason }));
+        }
+    }
+}
+
+/// How long a lost leadership waits to learn what became of its last commands.
+const SETTLE: Duration = Duration::from_millis(500);
+
+fn refusal(error: ProposeError) -> AppendError {
+    match error {
+        ProposeError::NotLeader { leader } => AppendError::NotLeader { leader },
+        ProposeError::NoQuorum => AppendError::NoQuorum,
+        ProposeError::Busy => AppendError::Overload {
+            what: "commands waiting",
+            retry_after: Duration::from_millis(100),
+        },
+        ProposeError::Stopped { reason } => AppendError::Stopped { reason },
+        ProposeError::Unknown { reason } => AppendError::Unknown { reason },
+    }
+}
+
+fn refuse_all(jobs: Vec<Job>, error: &AppendError) {
+    jobs.into_iter().for_each(|job| drop(job.reply.send(Err(error.clone()))));
+}
+
+fn weight(submission: &Submission) -> usize {
+    let events = submission.request.events.iter();
+    64 + events.map(|event| event.payload.len() + event.stream.len() + 64).sum::<usize>()
+}

@@ -1,0 +1,113 @@
+//! One shard of this node: its Raft group, what is applied, and, while it leads, the sequencer.
+//!
+//! ```text
+//!  append ──► lead (sequencer) ──► raft ──► machine (apply) ──► state ──► readers, gossip, order
+//!  gossip ──► inlet (importer) ──┘                                └──► checkpoints
+//! ```
+//!
+//! [`state`] is what every reader looks at; only [`machine`] changes it. [`lead`] runs while this
+//! node leads and is the only proposer. [`inlet`] is where gossip puts what other regions sent.
+//! [`order`] follows the global order in the background.
+
+mod append;
+mod clock_guard;
+mod inlet;
+mod lead;
+mod machine;
+mod open;
+pub mod order;
+mod outlet;
+pub mod state;
+
+pub use append::{AppendError, Appended};
+pub use open::{OpenError, ShardConfig, ShardParts};
+pub use state::{Applied, ShardState};
+
+use std::sync::Arc;
+
+use anabranch_core::{Context, Digest, Origin, ShardId};
+use anabranch_gossip::Source;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::raft::RaftGroup;
+use inlet::Inlet;
+use lead::Job;
+
+/// A handle of one shard. Clones share it.
+#[derive(Clone)]
+pub struct Shard {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    id: ShardId,
+    state: Arc<ShardState>,
+    raft: RaftGroup,
+    log: anabranch_log::Log,
+    machine: Arc<machine::Checkpointer>,
+    inlet: Arc<Inlet>,
+    jobs: mpsc::Sender<Job>,
+    stop: watch::Sender<bool>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl Shard {
+    /// Which shard.
+    pub fn id(&self) -> ShardId {
+        self.inner.id
+    }
+    /// What is applied on this node.
+    pub fn state(&self) -> &Arc<ShardState> {
+        &self.inner.state
+    }
+    /// The Raft group.
+    pub fn raft(&self) -> &RaftGroup {
+        &self.inner.raft
+    }
+    /// What gossip serves to other regions.
+    pub fn source(&self) -> Arc<dyn Source> {
+        Arc::new(outlet::Outlet::new(Arc::clone(&self.inner.state)))
+    }
+    /// Bytes of the shard's log on this node's disk.
+    pub fn log_bytes(&self) -> u64 {
+        self.inner.log.segments().iter().map(|segment| segment.bytes).sum()
+    }
+    /// Origins whose groups are held back now, and why. Known by the leader only.
+    pub fn held(&self) -> Vec<(Origin, String)> {
+        self.inner.inlet.held()
+    }
+    /// The newest word of every other region. Newer than what the log vouches for on the leader, the
+    /// same elsewhere.
+    pub fn heard(&self) -> Vec<Digest> {
+        self.inner.inlet.heard(&self.inner.state)
+    }
+
+    /// Waits until this node has applied everything in `context`.
+    ///
+    /// # Errors
+    /// What is missing at the deadline.
+    pub async fn await_context(&self, context: &Context, deadline: Instant) -> Result<(), Context> {
+        self.inner.state.await_context(context, deadline).await
+    }
+
+    /// Stops: no more appends, checkpoint, log closed clean. Call after leadership was handed over.
+    pub async fn shutdown(&self) {
+        self.inner.stop.send_replace(true);
+        let mut tasks = std::mem::take(&mut *self.inner.tasks.lock());
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(shard = %self.inner.id, %error, "a task of the shard failed");
+            }
+        }
+        self.inner.raft.shutdown().await;
+        let (machine, log) = (Arc::clone(&self.inner.machine), self.inner.log.clone());
+        crate::env::blocking(move || {
+            machine.write_now();
+            log.close();
+        })
+        .await;
+    }
+}

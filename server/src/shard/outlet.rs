@@ -1,0 +1,62 @@
+//! What this region gives to others: committed groups and its word about itself.
+
+use std::sync::Arc;
+
+use anabranch_core::{Digest, Group, Origin, Seq};
+use anabranch_gossip::{Source, SourceError};
+use tokio::sync::watch;
+
+use super::state::ShardState;
+
+/// The applied state as gossip sees it. Any node serves it, leader or follower.
+pub(super) struct Outlet {
+    state: Arc<ShardState>,
+    changed: watch::Receiver<u64>,
+}
+
+impl Outlet {
+    pub(super) fn new(state: Arc<ShardState>) -> Self {
+        let mut applied = state.applied();
+        let (moved, changed) = watch::channel(applied.borrow_and_update().index);
+        // Ends with the state, or with the last who listens.
+        tokio::spawn(async move {
+            while applied.changed().await.is_ok() {
+                let index = applied.borrow_and_update().index;
+                if moved.send(index).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { state, changed }
+    }
+}
+
+impl Source for Outlet {
+    fn origin(&self) -> Option<Origin> {
+        self.state.region(|region| region.origin().cloned())
+    }
+
+    fn digests(&self) -> Vec<Digest> {
+        self.state
+            .region(|region| region.digest().into_iter().chain(region.peers().cloned()).collect())
+    }
+
+    fn read_origin(
+        &self,
+        origin: &Origin,
+        from: Seq,
+        max_bytes: usize,
+    ) -> Result<Vec<Group>, SourceError> {
+        let groups = self.state.store().read_origin(origin, from, max_bytes);
+        let groups = groups.map_err(|source| SourceError::Read {
+            origin: origin.clone(),
+            from,
+            source: Box::new(source),
+        })?;
+        Ok(groups.iter().map(|slice| slice.group().clone()).collect())
+    }
+
+    fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.clone()
+    }
+}

@@ -1,0 +1,264 @@
+//! Regions of one node each, and what a test does to them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anabranch_core::sequencer::Submission;
+use anabranch_core::{Event, NodeId, RegionName, Request, ShardId};
+use anabranch_gossip::{
+    Cut, DevCa, Environment, Gossip, GossipConfig, LinkRules, PeerRegion, ShapedUdp,
+    SystemResolver, Tuning,
+};
+use anabranch_log::LogOptions;
+use anabranch_log::derived::MemoryCheckpoints;
+use anabranch_log::disk::MemoryDisk;
+use anabranch_server::env::{Clock, OsSeeds, SystemClock, TokioNet};
+use anabranch_server::raft::{Identity, Node, Timings};
+use anabranch_server::shard::{Shard, ShardConfig, ShardParts};
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+const SHARD: ShardId = ShardId(0);
+
+pub struct World {
+    ca: DevCa,
+    names: Vec<RegionName>,
+    addresses: Vec<SocketAddr>,
+    regions: Vec<Region>,
+}
+
+struct Region {
+    disk: MemoryDisk,
+    checkpoints: MemoryCheckpoints,
+    rules: LinkRules,
+    shard: Shard,
+    gossip: Gossip,
+}
+
+pub fn event(stream: &str, payload: &str) -> Event {
+    Event {
+        stream: stream.into(),
+        id: None,
+        kind: "Happened".into(),
+        metadata: BTreeMap::new(),
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+    }
+}
+
+pub fn submission(stream: &str, payload: &str) -> Submission {
+    let events = vec![event(stream, payload)];
+    Submission { request: Request { producer: None, events }, expectations: Vec::new() }
+}
+
+impl World {
+    pub async fn start(names: &[&str]) -> Self {
+        let names: Vec<_> = names.iter().map(|name| RegionName::new(name).unwrap()).collect();
+        // Ports that were free a moment ago; nobody else on this machine hands them out so soon.
+        let free = |_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let sockets: Vec<_> = names.iter().map(free).collect();
+        let addresses = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
+        drop(sockets);
+        let ca = DevCa::generate().unwrap();
+        let mut world = Self { ca, names, addresses, regions: Vec::new() };
+        for nth in 0..world.names.len() {
+            let disk = MemoryDisk::new(nth as u64);
+            let region = world.open(nth, disk, MemoryCheckpoints::new(), LinkRules::new()).await;
+            world.regions.push(region);
+        }
+        for region in &world.regions {
+            ready(&region.shard).await;
+        }
+        world
+    }
+
+    async fn open(
+        &self,
+        nth: usize,
+        disk: MemoryDisk,
+        checkpoints: MemoryCheckpoints,
+        rules: LinkRules,
+    ) -> Region {
+        let name = self.names[nth].clone();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let (publish, gossip) = watch::channel(None);
+        let config = ShardConfig {
+            shard: SHARD,
+            dir: PathBuf::from("shard-0"),
+            members: self.names.clone(),
+            timings: Timings::default(),
+            drift_max: Duration::from_millis(500),
+            log: LogOptions::new([nth as u8; 16]),
+        };
+        let parts = ShardParts {
+            identity: Arc::new(Identity::new(name.clone(), NodeId(1))),
+            disk: Arc::new(disk.clone()),
+            checkpoints: Arc::new(checkpoints.clone()),
+            net: Arc::new(TokioNet),
+            tls: None,
+            clock: Arc::clone(&clock),
+            seeds: Arc::new(OsSeeds),
+            gossip,
+        };
+        let shard = Shard::open(config, parts).await.expect("it opens");
+        let address = || "127.0.0.1:1".to_owned();
+        let node = Node { raft_address: address(), api_address: address() };
+        shard.raft().initialize(BTreeMap::from([(1, node)])).await.expect("it is alone");
+        let socket = bind(self.addresses[nth], &rules).await;
+        let gossip = self.gossip(nth, &shard, socket, clock);
+        publish.send_replace(Some(gossip.clone()));
+        Region { disk, checkpoints, rules, shard, gossip }
+    }
+
+    fn gossip(
+        &self,
+        nth: usize,
+        shard: &Shard,
+        socket: ShapedUdp,
+        clock: Arc<dyn Clock>,
+    ) -> Gossip {
+        let others = (0..self.names.len()).filter(|other| *other != nth);
+        let peers = others.map(|other| PeerRegion {
+            region: self.names[other].clone(),
+            addresses: vec![self.addresses[other].to_string()],
+        });
+        let config = GossipConfig {
+            cluster: "test".into(),
+            region: self.names[nth].clone(),
+            node: NodeId(1),
+            peers: peers.collect(),
+            seed: [nth as u8; 32],
+            reset_key: [nth as u8; 32],
+            tuning: Tuning::DEFAULT,
+        };
+        let tls = self.ca.identity(&self.names[nth], &[]).unwrap();
+        let environment = Environment {
+            socket: Arc::new(socket),
+            runtime: Arc::new(quinn::TokioRuntime),
+            resolver: Arc::new(SystemResolver),
+            clock: Arc::new(move || clock.unix_ms()),
+        };
+        let shards = BTreeMap::from([(SHARD, shard.source())]);
+        Gossip::start(config, &tls, environment, shards).expect("it starts")
+    }
+
+    pub fn shard(&self, region: usize) -> Shard {
+        self.regions[region].shard.clone()
+    }
+
+    pub async fn append(&self, region: usize, stream: &str, payload: &str) {
+        let within = Duration::from_secs(5);
+        self.shard(region).append(submission(stream, payload), 1, within).await.expect("it leads");
+    }
+
+    pub fn cut_off(&self, region: usize) {
+        for (nth, other) in self.regions.iter().enumerate().filter(|(nth, _)| *nth != region) {
+            self.regions[region].rules.cut(self.addresses[nth], Cut::Both);
+            other.rules.cut(self.addresses[region], Cut::Both);
+        }
+    }
+
+    pub fn heal(&self, region: usize) {
+        for (nth, other) in self.regions.iter().enumerate().filter(|(nth, _)| *nth != region) {
+            self.regions[region].rules.heal(self.addresses[nth]);
+            other.rules.heal(self.addresses[region]);
+        }
+    }
+
+    /// Stops a region in order, and opens it again from what is on its disk.
+    pub async fn restart(&mut self, nth: usize) {
+        let region = self.regions.remove(nth);
+        region.gossip.shutdown().await;
+        region.shard.shutdown().await;
+        let Region { disk, checkpoints, rules, shard, gossip } = region;
+        drop((shard, gossip));
+        let region = self.open(nth, disk, checkpoints, rules).await;
+        ready(&region.shard).await;
+        self.regions.insert(nth, region);
+    }
+
+    /// Waits until one region holds `events`.
+    pub async fn holds(&self, region: usize, events: u64, within: Duration) {
+        let deadline = Instant::now() + within;
+        let state = self.shard(region).state().clone();
+        let mut applied = state.applied();
+        while applied.borrow_and_update().position < events {
+            let moved = tokio::time::timeout_at(deadline, applied.changed()).await;
+            assert!(moved.is_ok(), "held {} of {events}", state.applied().borrow().position);
+        }
+    }
+
+    /// Waits until every region holds `events`, all final, and requires the same history of all.
+    pub async fn converged(&self, events: u64, within: Duration) {
+        let deadline = Instant::now() + within;
+        for region in &self.regions {
+            let mut moved = region.shard.state().order_moved();
+            let reached = moved.wait_for(|position| *position >= events);
+            if tokio::time::timeout_at(deadline, reached).await.is_err() {
+                panic!("not converged: {:#?}", self.explain());
+            }
+        }
+        let views: Vec<_> = self.regions.iter().map(|r| r.shard.state().order()).collect();
+        let states: Vec<_> = self.regions.iter().map(|r| r.shard.state()).collect();
+        for (view, state) in views.iter().zip(&states) {
+            assert_eq!(view.position, events, "exactly as many events as were written");
+            assert_eq!(view, &views[0], "the same global order");
+            state.region(|region| {
+                states[0].region(|first| {
+                    assert_eq!(region.frontier(), first.frontier());
+                    assert_eq!(region.buckets(), first.buckets(), "the same streams");
+                });
+            });
+        }
+    }
+
+    fn explain(&self) -> Vec<String> {
+        let explain = |region: &Region| {
+            let state = region.shard.state();
+            let (frontier, finality) = (state.region(|r| r.frontier().clone()), state.finality());
+            let links = region.gossip.links(SHARD);
+            format!(
+                "holds {frontier:?}, order at {}, waits for {:?}, heard {:?}, links {links:?}, held {:?}",
+                state.order().position,
+                finality.blocked_by,
+                region.shard.heard(),
+                region.shard.held(),
+            )
+        };
+        self.regions.iter().map(explain).collect()
+    }
+
+    pub async fn stop(self) {
+        for region in &self.regions {
+            region.gossip.shutdown().await;
+            region.shard.shutdown().await;
+        }
+    }
+}
+
+/// QUIC lets go of the port of an endpoint a moment after it was closed.
+async fn bind(address: SocketAddr, rules: &LinkRules) -> ShapedUdp {
+    for _ in 0..200 {
+        if let Ok(socket) = ShapedUdp::bind(address, rules.clone()) {
+            return socket;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{address} stays in use")
+}
+
+/// Waits until a shard leads and its log is born.
+async fn ready(shard: &Shard) {
+    let mut applied = shard.state().applied();
+    let born = async {
+        while shard.state().region(|region| region.origin().is_none())
+            || !shard.raft().leadership().borrow().ready
+        {
+            let _ = tokio::time::timeout(Duration::from_millis(50), applied.changed()).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), born).await.expect("a lone node leads soon");
+}
