@@ -323,3 +323,6 @@ impl fmt::Debug for Importer {
         f.debug_struct("Importer").field("queues", &self.queues).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,8 @@ pub mod import;
 pub mod limits;
 pub mod order;
 pub mod region;
+#[cfg(test)]
+mod sample;
 pub mod sequencer;
 pub mod stamp;
 

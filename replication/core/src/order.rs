@@ -232,3 +232,6 @@ impl OrderHash {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

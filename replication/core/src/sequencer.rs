@@ -9,18 +9,21 @@
 //! If it loses the lead, apply refuses what no longer fits, and the sequencer is thrown away; a new
 //! one starts from the applied state.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod overlay;
+
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::command::{Command, PlacedGroup};
 use crate::context::Context;
 use crate::digest::Digest;
-use crate::event::{EventId, ProducerTag, Request, RequestView};
+use crate::event::{EventId, Request};
 use crate::group::{Chain, Group, GroupHeader};
-use crate::id::{Origin, ProducerId, Seq};
+use crate::id::{Origin, Seq};
 use crate::region::{Known, Receipt, Region, RequestKey};
 use crate::stamp::{ClockBehind, Stamp, StampClock};
+use overlay::{OnItsWay, Overlay};
 
 /// What must be true of a stream, in this region, for an append to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,24 +129,6 @@ pub struct Sequencer {
     overlay: Overlay,
 }
 
-/// What the commands on their way change; absolute numbers, so it does not matter whether the
-/// region has applied some of them already.
-#[derive(Default)]
-struct Overlay {
-    revisions: HashMap<Box<str>, (u64, Ticket)>,
-    sequences: HashMap<ProducerTag, (Ticket, Arc<Receipt>)>,
-    epochs: HashMap<ProducerId, (u32, Ticket)>,
-    ids: HashMap<EventId, (Ticket, Arc<Receipt>)>,
-    on_their_way: VecDeque<OnItsWay>,
-}
-
-struct OnItsWay {
-    ticket: Ticket,
-    streams: Vec<Box<str>>,
-    tags: Vec<ProducerTag>,
-    ids: Vec<EventId>,
-}
-
 impl Sequencer {
     /// Starts from the applied state, when everything of earlier terms is applied.
     /// `None` if the log has no genesis yet.
@@ -230,7 +215,7 @@ impl Sequencer {
             }
         }
         let ids: Vec<_> = request.events.iter().filter_map(|event| event.id).collect();
-        if let Some(verdict) = self.known_on_its_way(&ids, request.events.len()) {
+        if let Some(verdict) = self.overlay.known_by_ids(&ids, request.events.len()) {
             return Some(verdict);
         }
         let key =
@@ -241,19 +226,6 @@ impl Sequencer {
             Known::Fenced { epoch } => Some(Verdict::Fenced { epoch }),
             Known::Forgotten { oldest } => Some(Verdict::Forgotten { oldest }),
             Known::IdReused { id } => Some(Verdict::IdReused { id }),
-        }
-    }
-
-    fn known_on_its_way(&self, ids: &[EventId], events: usize) -> Option<Verdict> {
-        let (first, found) = ids.iter().find_map(|id| Some((*id, self.overlay.ids.get(id)?)))?;
-        let (ticket, receipt) = found;
-        let same = |id: &EventId| {
-            self.overlay.ids.get(id).is_some_and(|(_, other)| Arc::ptr_eq(other, receipt))
-        };
-        if ids.iter().all(same) && events == receipt.events as usize {
-            Some(Verdict::Joined { ticket: *ticket, receipt: Arc::clone(receipt) })
-        } else {
-            Some(Verdict::IdReused { id: first })
         }
     }
 
@@ -380,44 +352,13 @@ impl Sequencer {
                         stamp: group.stamp(),
                         last_revisions: last,
                     };
-                    self.remember(region, &request, Arc::new(receipt), &mut way);
+                    self.overlay.remember(region, &request, Arc::new(receipt), &mut way);
                 }
                 self.pass(&group);
                 PlacedGroup { group, revisions }
             })
             .collect();
         self.send(way, Command::Import { position, groups: placed, digests })
-    }
-
-    /// Notes an imported request on its way, so that its retry here is recognised before the import
-    /// is applied. What is known of it from before stays the first result.
-    fn remember(
-        &mut self,
-        region: &Region,
-        request: &RequestView,
-        receipt: Arc<Receipt>,
-        way: &mut OnItsWay,
-    ) {
-        let is_new = |producer, ids: &[EventId]| {
-            let events = request.events.len();
-            region.known(&RequestKey { producer, ids, events }) == Known::New
-        };
-        let overlay = &mut self.overlay;
-        if let Some(tag) = request.producer
-            && is_new(Some(tag), &[])
-            && overlay.epochs.get(&tag.id).is_none_or(|(epoch, _)| *epoch <= tag.epoch)
-            && !overlay.sequences.contains_key(&tag)
-        {
-            overlay.sequences.insert(tag, (way.ticket, Arc::clone(&receipt)));
-            overlay.epochs.insert(tag.id, (tag.epoch, way.ticket));
-            way.tags.push(tag);
-        }
-        for id in request.events.iter().filter_map(|event| event.id) {
-            if is_new(None, &[id]) && !overlay.ids.contains_key(&id) {
-                overlay.ids.insert(id, (way.ticket, Arc::clone(&receipt)));
-                way.ids.push(id);
-            }
-        }
     }
 
     /// Writes a promise that no later event of this region is stamped at or below now.
@@ -459,32 +400,6 @@ impl Sequencer {
     }
 }
 
-impl OnItsWay {
-    fn new(ticket: Ticket) -> Self {
-        Self { ticket, streams: Vec::new(), tags: Vec::new(), ids: Vec::new() }
-    }
-}
-
-impl Overlay {
-    /// Forgets what a command changed, unless a later one on its way changed it again.
-    fn land(&mut self, way: &OnItsWay) {
-        for stream in &way.streams {
-            if self.revisions.get(stream).is_some_and(|(_, ticket)| *ticket == way.ticket) {
-                self.revisions.remove(stream);
-            }
-        }
-        for tag in &way.tags {
-            self.sequences.remove(tag);
-            if self.epochs.get(&tag.id).is_some_and(|(_, ticket)| *ticket == way.ticket) {
-                self.epochs.remove(&tag.id);
-            }
-        }
-        for id in &way.ids {
-            self.ids.remove(id);
-        }
-    }
-}
-
 /// The command that is being written.
 struct Draft {
     ticket: Ticket,
@@ -501,3 +416,6 @@ impl Draft {
         Self { ticket, stamp, first, requests: Vec::new(), revisions: Vec::new(), way }
     }
 }
+
+#[cfg(test)]
+mod tests;

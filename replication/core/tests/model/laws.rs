@@ -32,6 +32,8 @@ impl World {
                 self.check_first_time(at, group);
                 self.history.entry(own.clone()).or_default().push(group.clone());
             }
+            let stable = self.sites[at].record.watermark;
+            assert!(group.stamp() > stable, "law 6: a group comes in below W");
             self.check_content(group);
             self.check_cause(group);
             self.sites[at].record.enter(placed);
@@ -86,7 +88,8 @@ impl World {
 
     /// Law 4: one content a dot.
     fn check_content(&self, group: &Group) {
-        let known = self.history[group.origin()].iter().find(|known| known.first() == group.first());
+        let known =
+            self.history[group.origin()].iter().find(|known| known.first() == group.first());
         assert_eq!(known, Some(group), "law 4: what is imported was appended by its origin");
     }
 

@@ -21,6 +21,8 @@ const START_MS: u64 = 1_800_000_000_000;
 pub struct World {
     pub rng: Rng,
     pub now_ms: u64,
+    /// How fast time goes; clocks that disagree matter only when it goes slowly.
+    pace_ms: usize,
     pub sites: Vec<Site>,
     /// Links that are cut, one way: (from, to).
     cut: BTreeSet<(usize, usize)>,
@@ -40,6 +42,7 @@ impl World {
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng(seed);
         let regions = 2 + rng.below(4);
+        let pace_ms = [2, 8, 40][rng.below(3)];
         let members: Vec<_> =
             NAMES[..regions].iter().map(|name| RegionName::new(name).unwrap()).collect();
         let origin = |region: &RegionName| {
@@ -53,6 +56,7 @@ impl World {
         Self {
             rng,
             now_ms: START_MS,
+            pace_ms,
             sites,
             cut: BTreeSet::new(),
             mail: Vec::new(),
@@ -65,7 +69,7 @@ impl World {
     }
 
     pub fn step(&mut self) {
-        self.now_ms += self.rng.below(40) as u64;
+        self.now_ms += self.rng.below(self.pace_ms) as u64;
         let at = self.rng.below(self.sites.len());
         let other = self.rng.below(self.sites.len());
         match self.rng.below(100) {
@@ -214,7 +218,8 @@ impl World {
         let mut served: Vec<_> = self.sites[from].record.groups.keys().cloned().collect();
         served.retain(|origin| self.sites[at].origin != *origin);
         for origin in served {
-            let wanted = self.sites[at].leader.importer.next_wanted(&self.sites[at].region, &origin);
+            let wanted =
+                self.sites[at].leader.importer.next_wanted(&self.sites[at].region, &origin);
             let groups = &self.sites[from].record.groups[&origin];
             let begin = groups.partition_point(|group| group.last() < wanted);
             // Sometimes too early (repeated) and sometimes too late (a gap).
@@ -350,7 +355,19 @@ impl World {
                 self.sites[at].leader.tell_all();
                 self.deliver(at);
             }
+            if self.is_settled() {
+                return;
+            }
         }
+    }
+
+    /// All hold the same, and all of it is delivered in the global order.
+    fn is_settled(&self) -> bool {
+        let frontier = self.sites[0].region.frontier();
+        let settled = |site: &Site| {
+            site.region.frontier() == frontier && site.merge.position() == frontier.events()
+        };
+        self.sites.iter().all(settled)
     }
 
     pub fn check_the_end(&mut self) {

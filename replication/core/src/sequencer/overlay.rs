@@ -1,0 +1,97 @@
+//! What the commands on their way change: the difference between the applied state and the prediction.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::{Ticket, Verdict};
+use crate::event::{EventId, ProducerTag, RequestView};
+use crate::id::ProducerId;
+use crate::region::{Known, Receipt, Region, RequestKey};
+
+/// What the commands on their way change; absolute numbers, so it does not matter whether the
+/// region has applied some of them already.
+#[derive(Default)]
+pub(super) struct Overlay {
+    pub(super) revisions: HashMap<Box<str>, (u64, Ticket)>,
+    pub(super) sequences: HashMap<ProducerTag, (Ticket, Arc<Receipt>)>,
+    pub(super) epochs: HashMap<ProducerId, (u32, Ticket)>,
+    pub(super) ids: HashMap<EventId, (Ticket, Arc<Receipt>)>,
+    pub(super) on_their_way: VecDeque<OnItsWay>,
+}
+
+/// What one command changes.
+pub(super) struct OnItsWay {
+    pub(super) ticket: Ticket,
+    pub(super) streams: Vec<Box<str>>,
+    pub(super) tags: Vec<ProducerTag>,
+    pub(super) ids: Vec<EventId>,
+}
+
+impl OnItsWay {
+    pub(super) fn new(ticket: Ticket) -> Self {
+        Self { ticket, streams: Vec::new(), tags: Vec::new(), ids: Vec::new() }
+    }
+}
+
+impl Overlay {
+    /// A retry by ids of a request that is on its way.
+    pub(super) fn known_by_ids(&self, ids: &[EventId], events: usize) -> Option<Verdict> {
+        let (first, found) = ids.iter().find_map(|id| Some((*id, self.ids.get(id)?)))?;
+        let (ticket, receipt) = found;
+        let same =
+            |id: &EventId| self.ids.get(id).is_some_and(|(_, other)| Arc::ptr_eq(other, receipt));
+        if ids.iter().all(same) && events == receipt.events as usize {
+            Some(Verdict::Joined { ticket: *ticket, receipt: Arc::clone(receipt) })
+        } else {
+            Some(Verdict::IdReused { id: first })
+        }
+    }
+
+    /// Notes an imported request on its way, so that its retry here is recognised before the import
+    /// is applied. What is known of it from before stays the first result.
+    pub(super) fn remember(
+        &mut self,
+        region: &Region,
+        request: &RequestView,
+        receipt: Arc<Receipt>,
+        way: &mut OnItsWay,
+    ) {
+        let is_new = |producer, ids: &[EventId]| {
+            let events = request.events.len();
+            region.known(&RequestKey { producer, ids, events }) == Known::New
+        };
+        if let Some(tag) = request.producer
+            && is_new(Some(tag), &[])
+            && self.epochs.get(&tag.id).is_none_or(|(epoch, _)| *epoch <= tag.epoch)
+            && !self.sequences.contains_key(&tag)
+        {
+            self.sequences.insert(tag, (way.ticket, Arc::clone(&receipt)));
+            self.epochs.insert(tag.id, (tag.epoch, way.ticket));
+            way.tags.push(tag);
+        }
+        for id in request.events.iter().filter_map(|event| event.id) {
+            if is_new(None, &[id]) && !self.ids.contains_key(&id) {
+                self.ids.insert(id, (way.ticket, Arc::clone(&receipt)));
+                way.ids.push(id);
+            }
+        }
+    }
+
+    /// Forgets what a command changed, unless a later one on its way changed it again.
+    pub(super) fn land(&mut self, way: &OnItsWay) {
+        for stream in &way.streams {
+            if self.revisions.get(stream).is_some_and(|(_, ticket)| *ticket == way.ticket) {
+                self.revisions.remove(stream);
+            }
+        }
+        for tag in &way.tags {
+            self.sequences.remove(tag);
+            if self.epochs.get(&tag.id).is_some_and(|(_, ticket)| *ticket == way.ticket) {
+                self.epochs.remove(&tag.id);
+            }
+        }
+        for id in &way.ids {
+            self.ids.remove(id);
+        }
+    }
+}
