@@ -1,6 +1,13 @@
 //! A node of Anabranch.
 
+pub mod api;
+pub mod config;
+pub mod demo;
 pub mod env;
+pub mod feed;
+pub mod identity;
+pub mod node;
 pub mod raft;
 pub mod read;
 pub mod shard;
+pub mod telemetry;

@@ -12,7 +12,11 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
         RuntimeFlavor::CurrentThread => work(),
         _ => match tokio::task::spawn_blocking(work).await {
             Ok(done) => done,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is ending, and this task with it at this very await.
+                Err(_) => std::future::pending().await,
+            },
         },
     }
 }

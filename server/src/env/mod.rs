@@ -7,8 +7,10 @@ pub mod blocking;
 pub mod clock;
 pub mod net;
 pub mod seed;
+mod serve;
 
 pub use blocking::{blocking, in_background};
 pub use clock::{Clock, SystemClock};
 pub use net::{BoxStream, ByteStream, Listener, Net, TokioNet};
 pub use seed::{OsSeeds, Seeds};
+pub use serve::{Connection, connections};

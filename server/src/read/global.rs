@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use anabranch_core::order::{Finality, Mergeable, Merge, Next};
+use anabranch_core::order::{Finality, Merge, Mergeable, Next};
 use anabranch_core::{Context, Stamp};
 use anabranch_log::store::{GroupSlice, PlacedEvent, Store, StoreError};
 
@@ -24,6 +24,11 @@ impl Order {
     /// Goes on after `cut`, which is a cut of the global order.
     pub(super) fn after(cut: Context) -> Self {
         Self { merge: Merge::after(cut) }
+    }
+    /// Everything before the next group.
+    #[cfg(test)]
+    pub(super) fn cut(&self) -> &Context {
+        self.merge.cut()
     }
     /// Global position of the next group's next event.
     pub(super) fn position(&self) -> u64 {

@@ -42,6 +42,8 @@ pub(super) struct OrderedBack {
 
 /// The groups from a mark on, as far as they were walked.
 struct Block {
+    /// Global position of the mark.
+    start: u64,
     order: Order,
     groups: VecDeque<Next<GroupSlice>>,
     bytes: usize,
@@ -63,7 +65,8 @@ impl OrderedBack {
         };
         let cut = mark.map_or_else(Context::new, |mark| mark.cut);
         let order = Order::after(cut);
-        Some(Block { order, groups: VecDeque::new(), bytes: 0, walked: false })
+        let start = order.position();
+        Some(Block { start, order, groups: VecDeque::new(), bytes: 0, walked: false })
     }
 
     /// Delivers what is pending; false if the frame is full before all is.
@@ -93,9 +96,7 @@ impl Block {
                 true => None,
                 false => self.order.next(view.store(), finality)?,
             };
-            let beyond = |next: &Next<GroupSlice>| {
-                matches!(before, Before::Stamp(stamp) if stamp <= next.group.stamp)
-            };
+            let beyond = |next: &Next<GroupSlice>| matches!(before, Before::Stamp(stamp) if stamp <= next.group.stamp);
             let Some(next) = next.filter(|next| !beyond(next)) else {
                 self.walked = true;
                 return Ok(());
@@ -126,11 +127,10 @@ impl<V: View> Walk<V> for OrderedBack {
             };
             if !block.walked {
                 block.walk(view, &self.finality, self.before)?;
-                let began_at_end = block.walked && block.groups.is_empty();
-                if began_at_end {
-                    // The mark lies where the walk is: the block before it is next.
-                    self.before = Before::Position(block.order.position());
-                    return Ok(if block.order.position() == 0 { Step::End } else { Step::More });
+                if block.walked && block.groups.is_empty() {
+                    // The mark lies where the walk begins: the block before it is next.
+                    self.before = Before::Position(block.start);
+                    return Ok(if block.start == 0 { Step::End } else { Step::More });
                 }
                 self.block = Some(block);
                 return Ok(Step::More);

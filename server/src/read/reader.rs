@@ -236,8 +236,8 @@ async fn await_covered<V: View>(
 
 /// The part of `wanted` that `held` does not cover.
 fn missing(held: &Context, wanted: &Context) -> Context {
-    let beyond = |(origin, seq): &(_, _)| *seq > held.seq(origin);
-    wanted.iter().filter(beyond).map(|(origin, seq)| (origin.clone(), seq)).collect()
+    let beyond = wanted.iter().filter(|(origin, seq)| *seq > held.seq(origin));
+    beyond.map(|(origin, seq)| (origin.clone(), seq)).collect()
 }
 
 type Opened<V> = Result<Box<dyn Walk<V>>, StoreError>;
@@ -371,7 +371,9 @@ fn open_ordered<V: View>(view: &V, spec: &Spec, selection: Selection) -> Opened<
         }
         From::Start | From::Revision(_) => (Context::new(), Begin::Here, None),
         From::End => (mark_cut(view.seek_global(u64::MAX)), Begin::End, None),
-        From::Position(first) => (mark_cut(view.seek_global(*first)), Begin::Position(*first), None),
+        From::Position(first) => {
+            (mark_cut(view.seek_global(*first)), Begin::Position(*first), None)
+        }
         From::UnixMs(time) => {
             let mark = view.mark_before(Stamp::from_unix_ms(*time));
             (mark_cut(mark), Begin::Stamp(Stamp::from_unix_ms(*time)), None)

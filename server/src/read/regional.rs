@@ -111,8 +111,7 @@ impl<V: View> Walk<V> for ScanBack {
         while looked_at < SCAN_EVENTS {
             let Some(newest) = self.end.checked_sub(1) else { return Ok(Step::End) };
             let (events, bytes) = (batch.room().max(1), batch.bytes_max());
-            let slices =
-                view.store().read_positions(newest, Direction::Backward, events, bytes)?;
+            let slices = view.store().read_positions(newest, Direction::Backward, events, bytes)?;
             if slices.is_empty() {
                 return Ok(Step::End);
             }

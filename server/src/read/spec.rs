@@ -127,11 +127,8 @@ pub struct Tuning {
 
 impl Tuning {
     /// What a node uses unless its configuration says otherwise.
-    pub const DEFAULT: Self = Self {
-        batch_events: 512,
-        batch_bytes: 256 * 1024,
-        behind_events: 10_000,
-    };
+    pub const DEFAULT: Self =
+        Self { batch_events: 512, batch_bytes: 256 * 1024, behind_events: 10_000 };
 }
 
 impl Default for Tuning {

@@ -150,8 +150,7 @@ impl<V: View> Walk<V> for StreamBack {
         let Some(newest) = self.end.checked_sub(1) else { return Ok(Step::End) };
         let (events, bytes) = (batch.room().max(1), batch.bytes_max());
         let store = view.store();
-        let events =
-            store.read_stream(&self.stream, newest, Direction::Backward, events, bytes)?;
+        let events = store.read_stream(&self.stream, newest, Direction::Backward, events, bytes)?;
         if events.is_empty() {
             return Ok(Step::End);
         }

@@ -75,6 +75,11 @@ impl Shard {
     pub fn log_bytes(&self) -> u64 {
         self.inner.log.segments().iter().map(|segment| segment.bytes).sum()
     }
+    /// Last entry of the shard's log on this node; 0 for none. What the log says, at once: Raft's own
+    /// status is empty for a moment after the start.
+    pub fn last_index(&self) -> u64 {
+        self.inner.log.last().map_or(0, |last| last.index)
+    }
     /// Origins whose groups are held back now, and why. Known by the leader only.
     pub fn held(&self) -> Vec<(Origin, String)> {
         self.inner.inlet.held()
@@ -109,5 +114,11 @@ impl Shard {
             log.close();
         })
         .await;
+    }
+
+    /// Closes the log and nothing else, as when the process dies: no checkpoint is written. Call
+    /// after every task of the node has ended; waits until the log's writer has.
+    pub fn abandon(&self) {
+        self.inner.log.close();
     }
 }

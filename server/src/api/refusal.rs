@@ -1,0 +1,145 @@
+//! Errors as gRPC statuses. `anabranch/v1/events.proto` says which code and detail stand for what.
+
+use std::time::Duration;
+
+use anabranch_core::sequencer::{Conflict, Expected};
+use anabranch_proto::convert::{self, refused};
+use anabranch_proto::v1;
+use anabranch_proto::v1::refusal::producer_fault::Kind;
+use anabranch_proto::v1::refusal::{self, Reason};
+use tonic::{Code, Status};
+
+use crate::raft::{MembershipError, ProposeError};
+use crate::read::ReadError;
+use crate::shard::AppendError;
+
+/// When to try again after the disk was full.
+const FULL_RETRY: Duration = Duration::from_secs(1);
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+fn short_ms(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// Refused: too much of something. Nothing was done.
+pub(super) fn overload(what: &str, retry_after: Duration) -> Status {
+    let message = format!("too many {what}; retry after {retry_after:?}");
+    let retry_after_ms = short_ms(retry_after);
+    let overload = refusal::Overload { what: what.to_owned(), retry_after_ms };
+    refused(Code::ResourceExhausted, message, Reason::Overload(overload))
+}
+
+/// Refused: this node does not lead. Nothing was done. `leader` is the address of the one that does.
+pub(super) fn not_leader(message: impl Into<String>, leader: Option<&str>) -> Status {
+    let leader = leader.unwrap_or_default().to_owned();
+    refused(Code::Unavailable, message, Reason::NotLeader(refusal::NotLeader { leader }))
+}
+
+/// It may have been done.
+pub(super) fn unknown(message: impl Into<String>, waited: Duration) -> Status {
+    let waited_ms = short_ms(waited);
+    refused(Code::DeadlineExceeded, message, Reason::Unknown(refusal::Unknown { waited_ms }))
+}
+
+/// The status of an append that failed after `waited`. `describe` makes the response of one that was
+/// written.
+pub(super) fn of_append(
+    error: AppendError,
+    waited: Duration,
+    describe: impl FnOnce(crate::shard::Appended) -> v1::AppendResponse,
+) -> Status {
+    let message = error.to_string();
+    match error {
+        AppendError::Conflicts(conflicts) => {
+            let conflicts = conflicts.into_iter().map(conflict).collect();
+            let conflicts = refusal::Conflicts { conflicts };
+            refused(Code::FailedPrecondition, message, Reason::Conflicts(conflicts))
+        }
+        AppendError::Fenced { epoch } => producer_fault(message, Kind::Fenced, epoch, 0),
+        AppendError::Forgotten { oldest } => producer_fault(message, Kind::Forgotten, 0, oldest),
+        AppendError::IdReused { .. } => convert::invalid("events.id", &message, 0, 0),
+        AppendError::Overload { what, retry_after } => overload(what, retry_after),
+        AppendError::ClockBehind(clock) => {
+            let (ahead_ms, allowed_ms) = (ms(clock.ahead), ms(clock.drift_max));
+            let fault = refusal::ClockFault { ahead_ms, allowed_ms };
+            refused(Code::Unavailable, message, Reason::Clock(fault))
+        }
+        AppendError::ClockJumped(_) => {
+            let fault = refusal::ClockFault { ahead_ms: 0, allowed_ms: 0 };
+            refused(Code::Unavailable, message, Reason::Clock(fault))
+        }
+        AppendError::NotLeader { leader } => {
+            let address = leader.map(|(_, node)| node.api_address);
+            not_leader(message, address.as_deref())
+        }
+        AppendError::NoQuorum | AppendError::Stopped { .. } => not_leader(message, None),
+        AppendError::DiskFull => overload("bytes on the disk", FULL_RETRY),
+        AppendError::RegionsShort { wanted, reached, appended } => {
+            let appended = Some(describe(*appended));
+            let short = refusal::RegionsShort { wanted, reached, appended };
+            refused(Code::DeadlineExceeded, message, Reason::RegionsShort(short))
+        }
+        AppendError::Unknown { .. } => unknown(message, waited),
+    }
+}
+
+fn producer_fault(message: String, kind: Kind, epoch: u32, sequence: u64) -> Status {
+    let fault = refusal::ProducerFault { kind: kind.into(), epoch, sequence };
+    refused(Code::FailedPrecondition, message, Reason::Producer(fault))
+}
+
+fn conflict(conflict: Conflict) -> refusal::Conflict {
+    let expected = match conflict.expectation.expected {
+        Expected::Any => convert::Expected::Any,
+        Expected::NoStream => convert::Expected::NoStream,
+        Expected::Exists => convert::Expected::Exists,
+        Expected::Revision(revision) => convert::Expected::Revision(revision),
+    };
+    let stream = conflict.expectation.stream;
+    let expectation = convert::Expectation { stream, expected };
+    refusal::Conflict { expectation: Some(expectation.into()), actual: conflict.actual }
+}
+
+/// The status that ends a read.
+pub(super) fn of_read(error: ReadError) -> Status {
+    let message = error.to_string();
+    match error {
+        ReadError::Invalid { field, problem } => convert::invalid(field, problem, 0, 0),
+        ReadError::NotCaughtUp { missing, waited } => {
+            let (missing, waited_ms) = (Some((&missing).into()), short_ms(waited));
+            let behind = refusal::NotCaughtUp { missing, waited_ms };
+            refused(Code::Unavailable, message, Reason::NotCaughtUp(behind))
+        }
+        ReadError::Store(error) => {
+            let mut text = message;
+            let mut source: Option<&dyn std::error::Error> = Some(&error);
+            while let Some(error) = source {
+                text = format!("{text}: {error}");
+                source = error.source();
+            }
+            tracing::error!(error = %text, "events cannot be read");
+            Status::data_loss(text)
+        }
+        ReadError::Closed => Status::unavailable(message),
+    }
+}
+
+/// The status of a change of the members that failed.
+pub(super) fn of_membership(error: MembershipError) -> Status {
+    let message = error.to_string();
+    match error {
+        MembershipError::Refused(ProposeError::NotLeader { leader }) => {
+            let address = leader.map(|(_, node)| node.api_address);
+            not_leader(message, address.as_deref())
+        }
+        MembershipError::Refused(_) => not_leader(message, None),
+        MembershipError::Empty => convert::invalid("voters", "is empty", 0, 0),
+        MembershipError::AddressChanged { .. } => convert::invalid("voters", &message, 0, 0),
+        MembershipError::NotNow { .. } | MembershipError::Behind { .. } => {
+            Status::failed_precondition(message)
+        }
+        MembershipError::Unknown { .. } => unknown(message, Duration::ZERO),
+    }
+}

@@ -1,0 +1,134 @@
+//! Serving the interface on a listener.
+
+use std::future::Future;
+use std::time::Duration;
+
+use anabranch_proto::v1::DESCRIPTORS;
+use anabranch_proto::v1::cluster_server::ClusterServer;
+use anabranch_proto::v1::events_server::EventsServer;
+use futures_util::FutureExt;
+use futures_util::future::select_all;
+use tonic::transport::Server;
+use tonic_health::ServingStatus;
+use tonic_health::server::{HealthReporter, health_reporter};
+
+use super::Api;
+use super::settings::ApiSettings;
+use crate::env::{Listener, connections};
+
+/// Bytes of a message beside the events in it.
+const MESSAGE_SLACK: usize = 1024 * 1024;
+/// Bytes of a request's headers.
+const HEADER_BYTES_MAX: u32 = 32 * 1024;
+/// Streams that a connection may have reset before they were looked at: more is an attack.
+const RESETS_PENDING_MAX: usize = 64;
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(20);
+const KEEP_ALIVE_WITHIN: Duration = Duration::from_secs(10);
+const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+/// Name under which health is asked for, beside the empty one.
+const EVENTS: &str = "anabranch.v1.Events";
+
+impl ApiSettings {
+    /// The largest message that is taken.
+    pub(super) fn message_bytes(&self) -> usize {
+        // Ids, field tags and lengths of many small events weigh more than a megabyte.
+        self.limits.append_bytes + self.limits.append_events * 64 + MESSAGE_SLACK
+    }
+}
+
+/// Why the interface is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The TLS files are unusable, or serving failed.
+    #[error("serve the API")]
+    Transport(#[from] tonic::transport::Error),
+    /// The compiled descriptors are unusable.
+    #[error("serve reflection")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// Serves `api` on `listener` until `stop` is done; then ends reads, and lets appends finish.
+///
+/// # Errors
+/// [`ServeError`]. A connection that breaks concerns nobody else.
+pub async fn serve(
+    listener: Box<dyn Listener>,
+    api: Api,
+    stop: impl Future<Output = ()> + Send,
+) -> Result<(), ServeError> {
+    let settings = &api.inner.settings;
+    let bytes_max = settings.message_bytes();
+    let events = EventsServer::new(api.clone())
+        .max_decoding_message_size(bytes_max)
+        .max_encoding_message_size(usize::MAX);
+    let cluster = ClusterServer::new(api.clone());
+    let (health, health_service) = health_reporter();
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+    };
+    let mut server = Server::builder()
+        .max_concurrent_streams(settings.streams_per_connection)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .http2_max_pending_accept_reset_streams(Some(RESETS_PENDING_MAX))
+        .http2_keepalive_interval(Some(KEEP_ALIVE_EVERY))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_WITHIN));
+    if let Some(tls) = &api.inner.tls {
+        server = server.tls_config(tls.server())?;
+    }
+    let router = server
+        .add_service(events)
+        .add_service(cluster)
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?);
+    let stopping = api.inner.stopping.clone();
+    let stop = async move {
+        stop.await;
+        // A followed read has no end of its own to wait for.
+        stopping.cancel();
+    };
+    let serving = router.serve_with_incoming_shutdown(connections(listener, "api"), stop);
+    tokio::select! {
+        biased;
+        served = serving => Ok(served?),
+        () = report_health(&api, &health) => unreachable!("health is reported for ever"),
+    }
+}
+
+/// Tells those who ask about health whether appends have a chance, for ever.
+async fn report_health(api: &Api, health: &HealthReporter) {
+    let shards: Vec<_> = api.inner.shards.values().cloned().collect();
+    let mut leaderships: Vec<_> = shards.iter().map(|s| s.raft().leadership()).collect();
+    let mut born: Vec<_> = shards.iter().map(|s| s.state().applied()).collect();
+    loop {
+        leaderships.iter_mut().for_each(|leadership| drop(leadership.borrow_and_update()));
+        born.iter_mut().for_each(|applied| drop(applied.borrow_and_update()));
+        let has_genesis =
+            |shard: &crate::shard::Shard| shard.state().region(|region| region.origin().is_some());
+        let all_born = shards.iter().all(has_genesis);
+        let led = leaderships.iter().all(|leadership| leadership.borrow().leader.is_some());
+        let status =
+            if all_born && led { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for name in ["", EVENTS] {
+            health.set_service_status(name, status).await;
+        }
+        // Batches are applied all the time; once every log has its genesis only leadership matters.
+        let mut changes: Vec<_> =
+            leaderships.iter_mut().map(|leadership| leadership.changed().boxed()).collect();
+        if !all_born {
+            changes.extend(born.iter_mut().map(|applied| applied.changed().boxed()));
+        }
+        let (changed, _, _) = select_all(changes).await;
+        if changed.is_err() {
+            // The shard is gone: nothing changes any more, and the node is about to stop.
+            for name in ["", EVENTS] {
+                health.set_service_status(name, ServingStatus::NotServing).await;
+            }
+            std::future::pending::<()>().await;
+        }
+    }
+}

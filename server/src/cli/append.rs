@@ -1,0 +1,162 @@
+//! `anabranch append`.
+
+use std::io::Read;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anabranch_client::{AppendError, Appended, Expect, Regions, event};
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use super::Exit;
+use super::connect::Connect;
+
+/// Append one event
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Stream to append to, as `cart-42`
+    stream: String,
+    /// Type of the event, as `ItemAdded`
+    r#type: String,
+    /// Payload, as JSON; `-` reads it from standard input
+    #[arg(long, short, value_name = "JSON", default_value = "{}")]
+    data: String,
+    /// What must be true of the stream: any, none (it is new), exists, or its last revision
+    #[arg(long, value_name = "WHAT", default_value = "any")]
+    expect: Expected,
+    /// Metadata; may be given several times
+    #[arg(long, short, value_name = "KEY=VALUE", value_parser = pair)]
+    meta: Vec<(String, String)>,
+    /// Wait until so many regions hold it durably, this one included
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    regions: u32,
+    /// How long to wait for other regions, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    within: u64,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// An expectation as written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Expected(Expect);
+
+impl FromStr for Expected {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(Self(match text {
+            "any" => Expect::Any,
+            "none" => Expect::NoStream,
+            "exists" => Expect::Exists,
+            number => Expect::Revision(
+                number.parse().map_err(|_| "write any, none, exists or a revision".to_owned())?,
+            ),
+        }))
+    }
+}
+
+/// Cuts `key=value`.
+pub fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write key=value".to_owned()),
+    }
+}
+
+/// Appends, and says what came of it.
+pub async fn run(args: Args) -> Result<Exit> {
+    let mut new = event(args.r#type)
+        .payload(payload(&args.data)?)
+        .metadata("content-type", "application/json");
+    for (key, value) in args.meta {
+        new = new.metadata(key, value);
+    }
+    let client = args.connect.client()?;
+    let append = client
+        .append(&args.stream, new)
+        .expect(args.expect.0)
+        .acknowledge(Regions(args.regions), Duration::from_secs(args.within));
+    match append.await {
+        Ok(appended) => {
+            print(&args.stream, &appended, args.json);
+            Ok(Exit::Done)
+        }
+        Err(AppendError::RegionsShort { wanted, reached, appended }) => {
+            print(&args.stream, &appended, args.json);
+            bail!("written, but only {reached} of {wanted} regions are known to hold it by now")
+        }
+        Err(error) if error.is_unknown() => {
+            eprintln!("error: {error}; it may have been written: read the stream before repeating");
+            Ok(Exit::Unknown)
+        }
+        Err(error) => Err(refused(&args.stream, error)),
+    }
+}
+
+fn payload(data: &str) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    match data {
+        "-" => {
+            std::io::stdin().read_to_end(&mut bytes).context("read standard input")?;
+        }
+        text => bytes.extend_from_slice(text.as_bytes()),
+    }
+    serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).context("--data is no JSON")?;
+    Ok(bytes)
+}
+
+fn refused(stream: &str, error: AppendError) -> anyhow::Error {
+    if let AppendError::Conflict { conflicts } = &error {
+        let of_stream = conflicts.iter().find(|conflict| conflict.stream == stream);
+        let actual = of_stream.map(|conflict| match conflict.actual {
+            Some(revision) => format!("{stream} is at revision {revision}"),
+            None => format!("{stream} has no events"),
+        });
+        if let Some(actual) = actual {
+            return anyhow::anyhow!("nothing was written: {actual}");
+        }
+    }
+    anyhow::Error::new(error).context("nothing was written")
+}
+
+fn print(stream: &str, appended: &Appended, as_json: bool) {
+    let (dot, revision) = (&appended.first, appended.revision_of(stream));
+    if as_json {
+        let outcome = json!({
+            "dot": dot.to_string(),
+            "revision": revision,
+            "position": appended.position,
+            "unix_ms": appended.stamp.unix_ms(),
+            "repeated": appended.repeated,
+            "regions": appended.regions,
+        });
+        println!("{outcome}");
+        return;
+    }
+    let revision = revision.map_or_else(String::new, |revision| format!("@{revision}"));
+    println!("{stream}{revision}  {dot}  position {}", appended.position);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expectations_are_words_or_revisions() {
+        let expect = |text: &str| text.parse::<Expected>().map(|expected| expected.0);
+        assert_eq!(expect("any"), Ok(Expect::Any));
+        assert_eq!(expect("none"), Ok(Expect::NoStream));
+        assert_eq!(expect("exists"), Ok(Expect::Exists));
+        assert_eq!(expect("7"), Ok(Expect::Revision(7)));
+        assert!(expect("-1").is_err() && expect("some").is_err());
+    }
+
+    #[test]
+    fn metadata_is_cut_at_the_first_equals_sign() {
+        assert_eq!(pair("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        assert!(pair("a").is_err() && pair("=b").is_err());
+    }
+}

@@ -1,0 +1,97 @@
+//! The command line. Each command is a file: its arguments, and what it does.
+
+mod append;
+mod certs;
+mod connect;
+mod export;
+mod import;
+mod members;
+mod print;
+mod read;
+mod serve;
+mod status;
+mod subscribe;
+mod verify;
+
+use std::process::ExitCode;
+
+use anabranch_server::config::ConfigError;
+use clap::{Parser, Subcommand};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done; `verify`: the regions agree
+  1  refused or failed, nothing is in doubt; `verify`: the regions differ, or cannot be compared
+  2  wrong usage or configuration
+  3  `append`, `import`: the outcome is unknown, it may have been written
+  4  `serve`: the node stopped by itself, because it could not go on";
+
+/// An event store that several regions write at the same time.
+#[derive(Debug, Parser)]
+#[command(name = "anabranch", version, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Args),
+    Append(append::Args),
+    Read(read::Args),
+    Subscribe(subscribe::Args),
+    Import(import::Args),
+    Export(export::Args),
+    Status(status::Args),
+    Verify(verify::Args),
+    Members(members::Args),
+    #[command(subcommand)]
+    Certs(certs::Command),
+    /// Show what Anabranch does: three regions in one process, a cut, a death, and the proof
+    Demo(anabranch_server::demo::DemoArgs),
+}
+
+/// How a command ended, for scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    Done = 0,
+    Failed = 1,
+    Usage = 2,
+    Unknown = 3,
+    Stopped = 4,
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    // Wrong usage ends here, with code 2.
+    let command = Cli::parse().command;
+    run(command).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        // A value that cannot be used is wrong usage, wherever it was written.
+        if error.is::<ConfigError>() { Exit::Usage.into() } else { Exit::Failed.into() }
+    })
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+#[tokio::main]
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    let exit = match command {
+        Command::Serve(args) => serve::run(args).await,
+        Command::Append(args) => append::run(args).await,
+        Command::Read(args) => read::run(args).await,
+        Command::Subscribe(args) => subscribe::run(args).await,
+        Command::Import(args) => import::run(args).await,
+        Command::Export(args) => export::run(args).await,
+        Command::Status(args) => status::run(args).await,
+        Command::Verify(args) => verify::run(args).await,
+        Command::Members(args) => members::run(args).await,
+        Command::Certs(command) => certs::run(command),
+        Command::Demo(args) => return anabranch_server::demo::run(args).await,
+    };
+    exit.map(ExitCode::from)
+}

@@ -1,0 +1,64 @@
+//! `anabranch serve`.
+
+use std::path::PathBuf;
+
+use anabranch_server::config::{Config, Overrides};
+use anabranch_server::node::{Environment, Node};
+use anabranch_server::telemetry::log_to_stderr;
+use anyhow::{Context, Result};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Exit;
+
+/// Run a node
+///
+/// Reads its configuration from a file; flags win over environment variables, these over the file.
+/// SIGTERM and SIGINT stop it in an orderly way; a second one stops it at once.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Configuration file; docs/configuration.md lists its keys
+    #[arg(long, short, env = "ANABRANCH_CONFIG", value_name = "FILE", default_value = "node.toml")]
+    config: PathBuf,
+    /// Check the configuration, print what is in effect, and stop
+    #[arg(long)]
+    check: bool,
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+/// Runs a node until a signal, or until it cannot go on.
+pub async fn run(args: Args) -> Result<Exit> {
+    let mut config = Config::read(&args.config)?;
+    args.overrides.apply(&mut config);
+    let effective = config.to_toml();
+    let config = config.validate()?;
+    if args.check {
+        print!("{effective}");
+        return Ok(Exit::Done);
+    }
+    log_to_stderr(config.log_level());
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let node = tokio::select! {
+        biased;
+        _ = terminate.recv() => return Ok(Exit::Done),
+        _ = interrupt.recv() => return Ok(Exit::Done),
+        node = Node::start(config, Environment::system()) => node?,
+    };
+    let exit = tokio::select! {
+        biased;
+        _ = terminate.recv() => Exit::Done,
+        _ = interrupt.recv() => Exit::Done,
+        reason = node.failed() => {
+            tracing::error!(reason, "the node cannot go on and stops; see docs/runbooks");
+            Exit::Stopped
+        }
+    };
+    tracing::info!("stopping; once more stops at once");
+    tokio::select! {
+        biased;
+        _ = terminate.recv() => Ok(Exit::Failed),
+        _ = interrupt.recv() => Ok(Exit::Failed),
+        () = node.drain() => Ok(exit),
+    }
+}

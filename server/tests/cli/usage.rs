@@ -1,0 +1,85 @@
+//! Help, wrong usage, configuration.
+
+use tempfile::tempdir;
+
+use crate::{anabranch, done, run, text, write_config};
+
+#[test]
+fn help_names_every_command_and_the_exit_codes() {
+    let help = done(["--help"]);
+    for word in [
+        "serve",
+        "append",
+        "read",
+        "subscribe",
+        "import",
+        "export",
+        "status",
+        "verify",
+        "members",
+        "certs",
+        "demo",
+        "Exit codes:",
+        "outcome is unknown",
+    ] {
+        assert!(help.contains(word), "{word} is missing in {help}");
+    }
+    for command in ["serve", "append", "read", "import", "export", "status", "verify", "members"] {
+        assert!(done([command, "--help"]).contains("Usage:"), "{command}");
+    }
+}
+
+#[test]
+fn wrong_usage_ends_with_code_2() {
+    for args in [
+        &["frobnicate"][..],
+        &["read"],
+        &["read", "--all", "--stream", "s"],
+        &["append", "s", "t", "--expect", "maybe"],
+        &["members", "--voters", "1,2"],
+        &["serve", "--config", "/nowhere/node.toml"],
+    ] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn check_prints_what_is_in_effect_flags_before_environment_before_file() {
+    let dir = tempdir().unwrap();
+    write_config(dir.path(), "eu", [7101, 7201, 7301], "");
+    let file = dir.path().join("eu.toml");
+    let check = |flags: &[&str], variables: &[(&str, &str)]| {
+        let mut command = anabranch(["serve", "--check", "--config"]);
+        command.arg(&file).args(flags).envs(variables.iter().copied());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let shows =
+        |printed: String, line: &str| assert!(printed.lines().any(|l| l == line), "{printed}");
+    shows(check(&[], &[]), "cluster = \"test\"");
+    let variable = [("ANABRANCH_CLUSTER", "of-variable")];
+    shows(check(&[], &variable), "cluster = \"of-variable\"");
+    shows(check(&["--cluster", "of-flag"], &variable), "cluster = \"of-flag\"");
+    shows(check(&["--join"], &[]), "join = true");
+    shows(check(&["--join", "false"], &[("ANABRANCH_JOIN", "true")]), "join = false");
+    shows(check(&[], &[]), "heartbeat = \"150ms\"");
+}
+
+#[test]
+fn a_configuration_that_does_not_fit_ends_with_code_2_and_says_what_is_allowed() {
+    let dir = tempdir().unwrap();
+    write_config(dir.path(), "eu", [7101, 7201, 7301], "[clock]\nmax-drift = \"0ms\"\n");
+    let output = anabranch(["serve", "--config"]).arg(dir.path().join("eu.toml")).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = text(&output.stderr);
+    assert!(said.contains("clock.max-drift = 0ms: must be 50ms to 1m"), "{said}");
+}
+
+#[test]
+fn nobody_at_the_address_is_an_error_that_says_so() {
+    let output = run(["status", "--endpoint", "http://127.0.0.1:1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("connect to http://127.0.0.1:1"));
+}
