@@ -1,0 +1,15 @@
+//! What Anabranch costs, measured beside what this machine's disk and processor can do.
+//!
+//! `benches/` holds criterion benches of the inner loops of core and log; the binary is the load
+//! generator: [`load`] runs one case, [`suite`] a table of them. Figures and the command behind each
+//! of them: RESULTS.md.
+
+pub mod baseline;
+pub mod cpu;
+pub mod lag;
+pub mod load;
+pub mod replay;
+pub mod sample;
+pub mod suite;
+pub mod target;
+pub mod writers;

@@ -1,0 +1,34 @@
+//! The load generator: `cargo run --release -p anabranch-bench -- --help`.
+
+use anabranch_bench::{load, suite};
+use clap::{Parser, Subcommand};
+
+/// Measures appends, replays and lag, beside what the disk itself can do.
+#[derive(Parser)]
+#[command(name = "anabranch-bench", version)]
+struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// One case, against regions in this process or against `--endpoint`.
+    Load(load::LoadArgs),
+    /// All cases of RESULTS.md, written as a table.
+    Suite(suite::SuiteArgs),
+}
+
+fn main() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match Args::parse().what {
+            What::Load(args) => {
+                let measured = load::run(&args).await?;
+                print!("{measured}");
+                Ok(())
+            }
+            What::Suite(args) => suite::run(&args).await,
+        }
+    })
+}

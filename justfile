@@ -1,0 +1,59 @@
+# The project's commands. `just` itself: `pip install rust-just`.
+
+# Lists the commands.
+default:
+    @just --list --unsorted
+
+# Everything that must hold before a change is handed in. Never writes to the sources.
+verify: fmt-check clippy deny doc test
+
+# Writes what can be written by machine: formatting and clippy's sure suggestions.
+fix:
+    cargo fmt --all
+    cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+    cargo fmt --all
+
+# Formatting.
+fmt-check:
+    cargo fmt --all --check
+
+# Lints, none tolerated.
+clippy:
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Licences, sources, bans, duplicates; advisories where their database can be reached.
+deny:
+    scripts/deny.sh
+
+# The documentation of our crates, without a broken link.
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# All tests.
+test:
+    cargo test --workspace
+
+# Functions and files that grew past 70 and 600 lines since `base`.
+tidy base="main":
+    scripts/tidy.py {{base}}
+
+# Three regions of three nodes on this machine: cut, killed, healed, compared.
+demo *args:
+    cargo run --release -- demo {{args}}
+
+# Kills real processes for a while and checks what was promised.
+harness seconds="60" seed="1":
+    cargo run --release -p anabranch-harness -- --seconds {{seconds}} --seed {{seed}}
+
+# Criterion benches of core and log, and the load generator's matrix into benches/RESULTS.md.
+bench:
+    cargo bench -p anabranch-bench
+    cargo run --release -p anabranch-bench -- suite --out benches/RESULTS.md
+
+# The Python example against a demo of its own.
+python:
+    scripts/python-example.sh
+
+# What CI runs.
+ci:
+    .ci/run
