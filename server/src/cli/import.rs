@@ -25,10 +25,14 @@ pub const REGION_KEY: &str = "region";
 /// The file holds newline-delimited JSON, plain or compressed with zstd:
 /// {"region":"europe","time":1312242084,"stream":"file-A","type":"FileChanged","data":{..}}
 ///
-/// Importing the same file again adds nothing: the file, --region and --batch together are one
-/// producer to the server, and every event has an id made of its line's number and content. The server
-/// remembers a producer until 100,000 others were busy since, and the last 100,000 event ids; after
-/// that an import would add the events again. An import that was interrupted is simply repeated.
+/// Importing the same file again in the same way adds nothing, and an import that was interrupted is
+/// simply repeated: file, --region and --batch together are one producer to the server, which it
+/// remembers until 100,000 other producers were busy since. Repeat it in the same region.
+///
+/// Another --region or --batch, or a file that has grown, is another import. Events have ids made of
+/// their line's number and content, so what is already there is recognised or refused, but only among
+/// the last 100,000 events with ids: what is older would be added again.
+///
 /// Time and region of the file are kept as metadata `time` and `region`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
