@@ -121,6 +121,7 @@ async fn measure(args: &LoadArgs, target: &Target, baseline: Baseline) -> anyhow
     let written = writers::write(target, load).await?;
     let last = tokio::time::Instant::now();
     let held = target.settled(SETTLES_WITHIN).await?;
+    eprintln!("DEBUG written {} held {held}", written.events);
     let (settling, spent) = (last.elapsed(), cpu::used()? - before);
     let append_cpu_us = spent.as_secs_f64() * 1e6 / written.events as f64;
     let regional = replay(target, Order::Regional, held).await?;

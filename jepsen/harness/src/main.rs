@@ -25,7 +25,7 @@ struct Args {
     /// Draws faults and workload. Random unless given.
     #[arg(long)]
     seed: Option<u64>,
-    /// The server to test. Beside this executable unless given; built if it is not there.
+    /// The server to test. The one beside this executable unless given, built if need be.
     #[arg(long)]
     binary: Option<PathBuf>,
     /// Also kill whole regions at once.

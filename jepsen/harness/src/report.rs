@@ -58,7 +58,7 @@ fn happened(findings: &Findings) -> Table {
         ("events given to subscribers", given),
         ("moves of subscribers", moves as usize),
         ("reads elsewhere with a session", history.session_reads.len()),
-        ("of those, given up in time", history.session_gave_up as usize),
+        ("the same, given up at the deadline", history.session_gave_up as usize),
         ("ms from healing to agreement", findings.recovery.as_millis() as usize),
     ];
     let mut table = table(["what happened", "how much"]);

@@ -68,11 +68,9 @@ fn print(endpoint: &str, status: &StatusResponse) {
         HumanCount(status.applied_index),
         HumanCount(status.last_index),
     );
-    // Once all is final, the order waits for nobody, whatever it would wait for next.
-    let waiting = status.global_position < status.position;
     let waits = match status.blocked_by.as_slice() {
-        regions if waiting && !regions.is_empty() => format!(", waits for {}", regions.join(", ")),
-        _ => String::new(),
+        [] => String::new(),
+        regions => format!(", waits for {}", regions.join(", ")),
     };
     println!("  global order is final up to {}{waits}", HumanCount(status.global_position));
     println!("{}", nodes(&status.nodes, status.leader));

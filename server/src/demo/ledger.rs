@@ -28,7 +28,7 @@ impl Ids {
         Self { writer: (run << 16) ^ u64::from(writer), next: 1 }
     }
     /// The next one.
-    pub fn next(&mut self) -> EventId {
+    pub fn draw(&mut self) -> EventId {
         let number = self.next;
         self.next += 1;
         let id = (u128::from(self.writer) << 64) | u128::from(number);
@@ -239,7 +239,7 @@ mod tests {
     #[tokio::test]
     async fn an_unknown_outcome_is_counted_once_and_closed_by_the_answer() {
         let (mut ledger, mut ids) = (Ledger::default(), Ids::new(7, 1));
-        let asked: Vec<Asked> = (0..2).map(|_| Asked { id: ids.next(), content: 5 }).collect();
+        let asked: Vec<Asked> = (0..2).map(|_| Asked { id: ids.draw(), content: 5 }).collect();
         ledger.doubt(&asked);
         ledger.doubt(&asked);
         assert_eq!((ledger.doubted, ledger.resolved, ledger.open()), (1, 0, 2));
@@ -257,7 +257,7 @@ mod tests {
     #[tokio::test]
     async fn the_same_answer_twice_is_no_contradiction_another_dot_is() {
         let (mut ledger, mut ids) = (Ledger::default(), Ids::new(7, 1));
-        let asked = [Asked { id: ids.next(), content: 5 }];
+        let asked = [Asked { id: ids.draw(), content: 5 }];
         for seq in [4, 4, 9] {
             acknowledge(&mut ledger, &asked, seq, Instant::now());
         }
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn ids_say_who_wrote_them_and_in_which_order() {
         let (mut one, mut two) = (Ids::new(7, 1), Ids::new(7, 2));
-        let (first, second, other) = (one.next(), one.next(), two.next());
+        let (first, second, other) = (one.draw(), one.draw(), two.draw());
         assert_eq!(writer_of(first).0, writer_of(second).0);
         assert_ne!(writer_of(first).0, writer_of(other).0);
         assert!(writer_of(first).1 < writer_of(second).1);

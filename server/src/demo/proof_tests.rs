@@ -65,7 +65,7 @@ impl World {
             for seq in 1..=4 {
                 let stream = if seq < 4 { "cart-1".to_owned() } else { format!("own-{name}") };
                 let content = content_of(&stream, "Happened", b"{}");
-                let asked = [Asked { id: ids.next(), content }];
+                let asked = [Asked { id: ids.draw(), content }];
                 let (region, first, asked) = (&region(name), &dot(name, seq), &asked[..]);
                 let (repeated, latency, at) = (false, Duration::from_millis(1), Instant::now());
                 ledger.acknowledge(&Answer { region, asked, first, repeated, latency, at });
@@ -247,7 +247,7 @@ async fn altered_content_and_a_wrong_dot_are_found() {
 
 #[tokio::test]
 async fn an_event_nobody_wrote_is_found_and_one_in_doubt_is_not() {
-    let id = Ids::new(9, 9).next();
+    let id = Ids::new(9, 9).draw();
     let appear = |world: &mut World| {
         for region in &mut world.regional {
             region.push(event(id, dot("us", 5), "cart-2"));
@@ -286,7 +286,9 @@ async fn gaps_and_changed_order_within_a_region_are_found() {
 async fn wrong_counts_a_late_convergence_and_a_repeating_subscriber_are_found() {
     let more = |world: &mut World| *world.file.streams.get_mut("cart-1").unwrap() += 1;
     finds(more, &["counts are those of the file"]);
-    let unknown = |world: &mut World| drop(world.file.streams.remove("own-eu"));
+    let unknown = |world: &mut World| {
+        world.file.streams.remove("own-eu");
+    };
     finds(unknown, &["counts are those of the file"]);
     let late = |world: &mut World| world.not_converged = Some("us lags".to_owned());
     finds(late, &["all nodes converge in time"]);

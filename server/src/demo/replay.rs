@@ -103,12 +103,12 @@ fn batch_events(total: usize, over: Duration) -> usize {
 
 /// The next append, and how many entries it takes.
 fn batch(ids: &mut Ids, entries: &[Entry], events_max: usize) -> (Batch, usize) {
-    let (mut batch, mut bytes) = (Batch::new(), 0);
+    let (mut batch, mut bytes) = (Batch::default(), 0);
     let mut streams = std::collections::BTreeSet::new();
     for entry in entries.iter().take(events_max) {
         bytes += entry.payload.len();
         streams.insert(entry.stream.as_str());
-        if batch.len() > 0 && (bytes > BATCH_BYTES || streams.len() > BATCH_STREAMS) {
+        if batch.events() > 0 && (bytes > BATCH_BYTES || streams.len() > BATCH_STREAMS) {
             break;
         }
         let mut new = event(entry.kind.clone()).metadata("time", entry.time.to_string());
@@ -117,7 +117,7 @@ fn batch(ids: &mut Ids, entries: &[Entry], events_max: usize) -> (Batch, usize) 
         }
         batch.add(ids, &entry.stream, &entry.kind, new, &entry.payload);
     }
-    let taken = batch.len();
+    let taken = batch.events();
     (batch, taken)
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anabranch_core::RegionName;
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::cluster::Cluster;
 use super::ledger::Ledger;
@@ -18,6 +18,8 @@ const CUT_AT: f64 = 0.25;
 const KILL_AT: f64 = 0.40;
 const RESTART_AT: f64 = 0.55;
 const HEAL_AT: f64 = 0.70;
+/// How long the death of a leader is waited out, if no other leads.
+const SUCCESSION_WITHIN: Duration = Duration::from_secs(10);
 /// How often progress is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -83,6 +85,7 @@ impl Stage<'_> {
             Some((cut, _)) => format!("{victim} is dead, {cut} still cut off"),
             None => format!("{victim} is dead"),
         });
+        self.succession(region, place).await;
         until(RESTART_AT).await;
         self.say(format!("{victim} starts again from its folder"));
         self.cluster.start_node(region, place).await?;
@@ -95,6 +98,24 @@ impl Stage<'_> {
         until(1.0).await;
         self.say("writing ends");
         Ok(story)
+    }
+
+    /// Waits until another node than the one that died leads, so that its death is seen to be
+    /// survived; a bounded time, because nothing later depends on it.
+    async fn succession(&self, region: usize, died: usize) {
+        let other = || {
+            let sights = self.sights.lock();
+            let leader = sights.get(&self.regions[region]).map_or(0, |sight| sight.leader);
+            leader != 0 && leader != died as u64 + 1
+        };
+        let elected = async {
+            while !other() {
+                sleep(LOOK).await;
+            }
+        };
+        if timeout(SUCCESSION_WITHIN, elected).await.is_err() {
+            tracing::warn!(region = %self.regions[region], "no other node leads yet");
+        }
     }
 
     /// Place of the node that leads a region; the first one if none is known to.

@@ -27,17 +27,13 @@ const TRY: Duration = Duration::from_secs(4);
 const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 
 /// Events to append together, all or none.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Batch {
     parts: Vec<(String, Vec<NewEvent>)>,
     asked: Vec<Asked>,
 }
 
 impl Batch {
-    /// Empty.
-    pub fn new() -> Self {
-        Self { parts: Vec::new(), asked: Vec::new() }
-    }
     /// Adds an event under the next of the writer's ids.
     pub fn add(
         &mut self,
@@ -47,7 +43,7 @@ impl Batch {
         event: NewEvent,
         payload: &[u8],
     ) {
-        let id = ids.next();
+        let id = ids.draw();
         let event = event.payload(bytes::Bytes::copy_from_slice(payload)).id(id);
         self.asked.push(Asked { id, content: content_of(stream, kind, payload) });
         match self.parts.last_mut() {
@@ -56,7 +52,7 @@ impl Batch {
         }
     }
     /// Number of events.
-    pub fn len(&self) -> usize {
+    pub fn events(&self) -> usize {
         self.asked.len()
     }
 
@@ -175,7 +171,7 @@ pub async fn write_carts(
 
 /// One to four events on a stream; now and then on two streams at once.
 fn cart_batch(rng: &mut SmallRng, ids: &mut Ids, region: &RegionName) -> Batch {
-    let mut batch = Batch::new();
+    let mut batch = Batch::default();
     let streams = if rng.random_ratio(1, 8) { 2 } else { 1 };
     for _ in 0..streams {
         let stream = match rng.random_ratio(3, 4) {
@@ -205,7 +201,7 @@ mod tests {
             let mut made = Vec::new();
             for _ in 0..500 {
                 let batch = cart_batch(&mut rng, &mut ids, &region);
-                assert!((1..=8).contains(&batch.len()));
+                assert!((1..=8).contains(&batch.events()));
                 made.extend(batch.parts);
             }
             made

@@ -36,8 +36,12 @@ use crate::raft::{Leadership, ProposeError, Proposed, RaftGroup};
 const ON_THEIR_WAY: usize = 4;
 /// Least time between two imports that carry statements only.
 const STATEMENT_GAP: Duration = Duration::from_millis(10);
-/// While events are not final yet, an idle region promises its time this often.
+/// A region that has nothing to append promises its time this often, while events flow.
 const CLOSE_EVERY: Duration = Duration::from_millis(50);
+/// Events flow until this long after the last one. Then every region's word is at or above every
+/// stamp it has seen, so more promises would help nobody: the log rests, also while a region is cut
+/// off and the global order waits for it.
+const FLOW: Duration = Duration::from_secs(1);
 /// Pause before a leadership that ended by a refusal starts over.
 const RESTART_PAUSE: Duration = Duration::from_millis(20);
 
@@ -117,6 +121,7 @@ impl Lead {
             waiting: HashMap::new(),
             next_statement: Instant::now(),
             next_close: Instant::now(),
+            flow: Flow { position: 0, until: Instant::now() },
             over: false,
         };
         reign.run(self, leadership).await;
@@ -164,7 +169,14 @@ struct Reign {
     waiting: HashMap<Ticket, Vec<Waiter>>,
     next_statement: Instant,
     next_close: Instant,
+    flow: Flow,
     over: bool,
+}
+
+/// Whether events are being appended anywhere, as far as they have arrived.
+struct Flow {
+    position: u64,
+    until: Instant,
 }
 
 struct Waiter {
@@ -208,8 +220,12 @@ impl Reign {
 
     /// When to look at statements or promises next.
     fn tick(&self, lead: &Lead) -> Instant {
-        let idle = Instant::now() + Duration::from_secs(1);
-        if self.unfinal(lead) { self.next_close.max(self.next_statement).min(idle) } else { idle }
+        let now = Instant::now();
+        match self.unfinal(lead) {
+            false => now + FLOW,
+            true if now < self.next_statement => self.next_statement,
+            true => self.next_close,
+        }
     }
 
     /// Whether somebody may wait for the global order: it lags behind what is applied.
@@ -302,10 +318,17 @@ impl Reign {
     /// Promises this region's time while others may wait for it.
     fn close(&mut self, lead: &Lead) {
         let (now, unix_ms) = (Instant::now(), lead.clock.unix_ms());
-        if now < self.next_close || !self.unfinal(lead) {
+        let position = lead.state.region(anabranch_core::region::Region::position);
+        if position != self.flow.position {
+            self.flow = Flow { position, until: now + FLOW };
+        }
+        if now < self.next_close {
             return;
         }
         self.next_close = now + CLOSE_EVERY;
+        if now >= self.flow.until || !self.unfinal(lead) {
+            return;
+        }
         let stale = Stamp::from_unix_ms(unix_ms).0.saturating_sub(self.sequencer.last_stamp().0);
         let recent = Stamp::from_unix_ms(unix_ms).0
             - Stamp::from_unix_ms(unix_ms - CLOSE_EVERY.as_millis() as u64).0;

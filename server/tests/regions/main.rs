@@ -51,6 +51,26 @@ async fn a_region_that_was_cut_off_catches_up_and_nothing_is_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_order_waits_for_a_region_and_nobody_writes_the_logs_rest() {
+    let world = World::start(&["asia", "europe", "us"]).await;
+    world.append(0, "a-1", "before").await;
+    world.converged(1, SOON).await;
+    world.cut_off(2);
+    world.append(0, "a-1", "while cut").await;
+    world.holds(1, 2, SOON).await;
+    let index = |region: usize| world.shard(region).state().applied().borrow().index;
+    // Promises go on for a second after the last event, then they would help nobody.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let rested = [index(0), index(1)];
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!([index(0), index(1)], rested, "entries written while nothing happens");
+    assert_eq!(world.shard(0).state().order().position, 1, "the order waits");
+    world.heal(2);
+    world.converged(2, SOON).await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restarted_region_goes_on_with_the_same_history() {
     let mut world = World::start(&["asia", "europe", "us"]).await;
     for n in 0..30 {

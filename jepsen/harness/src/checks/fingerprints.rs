@@ -20,9 +20,14 @@ pub fn check(evidence: &Evidence) -> Verdict {
             .filter(|at| one.buckets.get(*at) != other.buckets.get(*at))
             .collect();
         verdict.check(differ.is_empty(), || format!("{names} differ in stream buckets {differ:?}"));
-        verdict.check(one.chains == other.chains, || {
-            format!("{names} have chains {:?} and {:?}", one.chains, other.chains)
-        });
+        let forks: Vec<String> = one
+            .chains
+            .iter()
+            .filter(|(origin, chain)| other.chains.get(*origin) != Some(*chain))
+            .map(|(origin, (seq, _))| format!("{origin}:{seq}"))
+            .collect();
+        let agree = forks.is_empty() && one.chains.len() == other.chains.len();
+        verdict.check(agree, || format!("{names} have other chain hashes, at {forks:?}"));
         let global = (one.global_position, &one.global_chain)
             == (other.global_position, &other.global_chain);
         verdict.check(global, || {
@@ -44,6 +49,11 @@ mod tests {
         assert!(check(&evidence).holds(), "{:?}", check(&evidence).words);
         evidence.prints.get_mut("us-1").unwrap().buckets[1] = vec![9; 16].into();
         assert_eq!(check(&evidence).broken, 1);
+        let mut evidence = sound();
+        let forked = evidence.prints.get_mut("us-1").unwrap().chains.first_entry().unwrap();
+        forked.into_mut().1 = vec![9; 32].into();
+        let verdict = check(&evidence);
+        assert!(verdict.broken == 1 && verdict.words[0].contains("eu/"), "{:?}", verdict.words);
         let mut evidence = sound();
         evidence.prints.get_mut("us-1").unwrap().global_chain = vec![9; 32].into();
         assert_eq!(check(&evidence).broken, 1);

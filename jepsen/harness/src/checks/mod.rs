@@ -18,7 +18,7 @@ mod testing;
 use crate::evidence::Evidence;
 
 /// Violations that are kept in words; the others are only counted.
-const WORDS_MAX: usize = 20;
+const WORDS_MAX: usize = 8;
 
 /// What a check found.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,10 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 
-/// The binary given, else the one beside this executable, built first if it is missing.
+/// The binary given, else the one beside this executable.
+///
+/// That one is built first if it is missing, and under `cargo run` in any case, so that what is tested
+/// is never older than its sources.
 ///
 /// # Errors
 /// If it cannot be found or built.
@@ -17,7 +20,7 @@ pub fn find_or_build(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe().context("find this executable")?;
     let folder = own.parent().context("this executable lies in no folder")?;
     let binary = folder.join("anabranch");
-    if !binary.is_file() {
+    if !binary.is_file() || std::env::var_os("CARGO").is_some() {
         build(folder)?;
     }
     ensure!(binary.is_file(), "{} was not built", binary.display());
