@@ -12,6 +12,7 @@ use anabranch_core::{
 use bytes::Bytes;
 
 use crate::v1;
+pub use anabranch_core::sequencer::{Expectation, Expected};
 
 mod refusal;
 
@@ -238,28 +239,6 @@ pub fn request(
         producer: producer.map(ProducerTag::try_from).transpose()?,
         events: events.into_iter().map(Event::try_from).collect::<Result<_, _>>()?,
     })
-}
-
-/// What must be true of a stream for an append to happen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expected {
-    /// Nothing.
-    Any,
-    /// No event was ever appended to it.
-    NoStream,
-    /// It has at least one event.
-    Exists,
-    /// Its last event has this revision; revisions count from 0.
-    Revision(u64),
-}
-
-/// An [`Expected`] and the stream it is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Expectation {
-    /// Name of the stream.
-    pub stream: String,
-    /// What must be true of it.
-    pub expected: Expected,
 }
 
 impl From<Expectation> for v1::Expectation {

@@ -8,17 +8,14 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
-use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{ConnectError, Request, Status};
-use tower::service_fn;
 
 use super::refusal::{not_leader, unknown};
 use super::settings::ApiTls;
-use crate::env::Net;
+use crate::env::{Net, dial};
 
 /// Request metadata of a request that was passed on.
 pub(super) const FORWARDED: &str = "anabranch-forwarded";
@@ -73,12 +70,7 @@ impl Leaders {
         if let Some(tls) = &self.tls {
             endpoint = endpoint.tls_config(tls.client())?;
         }
-        let (net, address) = (Arc::clone(&self.net), address.to_owned());
-        let connect = service_fn(move |_: Uri| {
-            let (net, address) = (Arc::clone(&net), address.clone());
-            async move { net.connect(&address).await.map(TokioIo::new) }
-        });
-        Ok(endpoint.connect_with_connector_lazy(connect))
+        Ok(dial(&endpoint, &self.net, address))
     }
 }
 

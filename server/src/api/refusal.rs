@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anabranch_core::sequencer::{Conflict, Expected};
+use anabranch_core::sequencer::Conflict;
 use anabranch_proto::convert::{self, refused};
 use anabranch_proto::v1;
 use anabranch_proto::v1::refusal::producer_fault::Kind;
@@ -91,14 +91,7 @@ fn producer_fault(message: String, kind: Kind, epoch: u32, sequence: u64) -> Sta
 }
 
 fn conflict(conflict: Conflict) -> refusal::Conflict {
-    let expected = match conflict.expectation.expected {
-        Expected::Any => convert::Expected::Any,
-        Expected::NoStream => convert::Expected::NoStream,
-        Expected::Exists => convert::Expected::Exists,
-        Expected::Revision(revision) => convert::Expected::Revision(revision),
-    };
-    let stream = conflict.expectation.stream;
-    let expectation = convert::Expectation { stream, expected };
+    let expectation = conflict.expectation;
     refusal::Conflict { expectation: Some(expectation.into()), actual: conflict.actual }
 }
 

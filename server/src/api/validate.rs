@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anabranch_core::event::shard_of;
-use anabranch_core::sequencer::{Expectation, Expected, Submission};
+use anabranch_core::sequencer::Submission;
 use anabranch_core::{Limits, ShardId};
 use anabranch_proto::convert::{self, invalid};
 use anabranch_proto::v1;
@@ -141,17 +141,7 @@ fn check_streams(
 pub(super) fn submission(request: v1::AppendRequest) -> Result<Submission, Status> {
     let v1::AppendRequest { events, expectations, producer, .. } = request;
     let request = convert::request(events, producer)?;
-    let expectations = expectations.into_iter().map(expectation).collect::<Result<_, _>>()?;
+    let expectations =
+        expectations.into_iter().map(|wire| Ok(wire.try_into()?)).collect::<Result<_, Status>>()?;
     Ok(Submission { request, expectations })
-}
-
-fn expectation(wire: v1::Expectation) -> Result<Expectation, Status> {
-    let convert::Expectation { stream, expected } = wire.try_into()?;
-    let expected = match expected {
-        convert::Expected::Any => Expected::Any,
-        convert::Expected::NoStream => Expected::NoStream,
-        convert::Expected::Exists => Expected::Exists,
-        convert::Expected::Revision(revision) => Expected::Revision(revision),
-    };
-    Ok(Expectation { stream, expected })
 }

@@ -5,12 +5,14 @@
 
 pub mod blocking;
 pub mod clock;
+pub mod dial;
 pub mod net;
 pub mod seed;
 mod serve;
 
 pub use blocking::{blocking, in_background};
 pub use clock::{Clock, SystemClock};
+pub use dial::dial;
 pub use net::{BoxStream, ByteStream, Listener, Net, TokioNet};
 pub use seed::{OsSeeds, Seeds};
 pub use serve::{Connection, connections};

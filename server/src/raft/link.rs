@@ -4,15 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_proto::internal::raft_client::RaftClient;
-use http::Uri;
-use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 use tonic::transport::{
     Certificate, Channel, ClientTlsConfig, Endpoint, Identity as Pair, ServerTlsConfig,
 };
-use tower::service_fn;
 
-use crate::env::Net;
+use crate::env::{Net, dial};
 
 /// Bytes of one message that a node takes. Messages are under 16 MiB; the rest is room for larger
 /// limits in a rolling upgrade.
@@ -81,12 +78,7 @@ impl Dialer {
         if let Some(tls) = &self.tls {
             endpoint = endpoint.tls_config(tls.client())?;
         }
-        let (net, address) = (Arc::clone(&self.net), address.to_owned());
-        let connect = service_fn(move |_: Uri| {
-            let (net, address) = (Arc::clone(&net), address.clone());
-            async move { net.connect(&address).await.map(TokioIo::new) }
-        });
-        Ok(endpoint.connect_with_connector_lazy(connect))
+        Ok(dial(&endpoint, &self.net, address))
     }
 }
 
