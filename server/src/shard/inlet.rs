@@ -16,6 +16,7 @@ const QUEUE_BYTES: usize = 16 * 1024 * 1024;
 
 /// The importer of the present leadership, if this node leads.
 pub(super) struct Inlet {
+    /// Locked inside a look at the region, or alone; never the other way round.
     importer: Mutex<Option<Importer>>,
     /// Something was offered.
     pub(super) offered: Notify,
@@ -79,9 +80,11 @@ impl Inlet {
     }
 
     /// Number of regions known to hold `origin`'s events up to `seq`.
+    ///
+    /// The region before the importer, as everywhere: the other way round, this and an offer would
+    /// wait for each other as soon as an apply waits between them.
     pub(super) fn holders(&self, state: &ShardState, origin: &Origin, seq: Seq) -> usize {
-        let importer = self.importer.lock();
-        state.region(|region| match &*importer {
+        state.region(|region| match &*self.importer.lock() {
             Some(importer) => importer.holders(region, origin, seq),
             None => Importer::new(Duration::MAX).holders(region, origin, seq),
         })
@@ -175,3 +178,6 @@ impl Sink for InletSink {
         self.inlet.offered.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -104,7 +104,9 @@ impl Lead {
     }
 
     async fn lead(&mut self, term: u64, leadership: &mut watch::Receiver<Leadership>) {
-        if self.state.region(|region| region.origin().is_none()) && !self.found(term).await {
+        if self.state.region(|region| region.origin().is_none())
+            && !self.found(term, leadership).await
+        {
             return;
         }
         let sequencer = self.state.region(|region| Sequencer::new(region, self.drift_max));
@@ -122,6 +124,7 @@ impl Lead {
             next_statement: Instant::now(),
             next_close: Instant::now(),
             flow: Flow { position: 0, until: Instant::now() },
+            appends_first: false,
             over: false,
         };
         reign.run(self, leadership).await;
@@ -141,7 +144,9 @@ impl Lead {
     }
 
     /// Gives a new log its first command. True once it has one.
-    async fn found(&self, term: u64) -> bool {
+    ///
+    /// Without a quorum that may take for ever; a stop, or the end of the leadership, comes first.
+    async fn found(&self, term: u64, leadership: &mut watch::Receiver<Leadership>) -> bool {
         let origin = Origin {
             region: self.region.clone(),
             incarnation: Incarnation(self.seeds.next_u128()),
@@ -149,8 +154,15 @@ impl Lead {
         };
         tracing::info!(%origin, members = ?self.members, "the log is born");
         let genesis = Command::Genesis { origin, members: self.members.clone() };
-        let proposed = self.raft.propose_in(term, genesis.encode()).await;
-        matches!(proposed, Ok(Proposed { outcome: Outcome::Accepted, .. }))
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => false,
+            _ = leadership.wait_for(|now| !now.ready || now.term != term) => false,
+            proposed = self.raft.propose_in(term, genesis.encode()) => {
+                matches!(proposed, Ok(Proposed { outcome: Outcome::Accepted, .. }))
+            }
+        }
     }
 }
 
@@ -170,6 +182,8 @@ struct Reign {
     next_statement: Instant,
     next_close: Instant,
     flow: Flow,
+    /// Whose turn it is when a place becomes free: appends' after an import, imports' otherwise.
+    appends_first: bool,
     over: bool,
 }
 
@@ -191,7 +205,7 @@ impl Reign {
         let mut gossip = lead.gossip.clone();
         let inlet = Arc::clone(&lead.inlet);
         while !self.over {
-            self.import(lead);
+            self.fill(lead);
             let busy = self.on_their_way.len() >= ON_THEIR_WAY;
             let tick = self.tick(lead);
             tokio::select! {
@@ -234,8 +248,33 @@ impl Reign {
         lead.state.order().position < events
     }
 
+    /// Fills the free places on the way through Raft, appends and imports by turns: a region that
+    /// catches up on hours of others' events goes on taking its own, and the other way round.
+    fn fill(&mut self, lead: &mut Lead) {
+        for _ in 0..ON_THEIR_WAY {
+            if self.on_their_way.len() >= ON_THEIR_WAY {
+                return;
+            }
+            let took = match self.appends_first {
+                true => self.take_append(lead) || self.import(lead),
+                false => self.import(lead) || self.take_append(lead),
+            };
+            if !took {
+                return;
+            }
+        }
+    }
+
+    /// Sequences what waits, if anything does.
+    fn take_append(&mut self, lead: &mut Lead) -> bool {
+        let Ok(job) = lead.jobs.try_recv() else { return false };
+        self.sequence(lead, job);
+        true
+    }
+
     /// Makes one command of everything that waits.
     fn sequence(&mut self, lead: &mut Lead, first: Job) {
+        self.appends_first = false;
         let mut bytes = weight(&first.submission);
         let mut jobs = vec![first];
         while bytes < GROUP_BYTES
@@ -297,22 +336,23 @@ impl Reign {
         let _ = reply.send(Err(error));
     }
 
-    /// Puts what other regions sent into the log, as far as it may go in.
-    fn import(&mut self, lead: &Lead) {
-        while self.on_their_way.len() < ON_THEIR_WAY {
-            let now = Instant::now();
-            let statements = now >= self.next_statement && self.unfinal(lead);
-            let frontier = self.sequencer.frontier();
-            let batch = lead.inlet.take(lead.clock.unix_ms(), frontier, IMPORT_BYTES, statements);
-            if batch.is_empty() {
-                return;
-            }
-            self.next_statement = now + STATEMENT_GAP;
-            let state = &lead.state;
-            let command =
-                state.region(|region| self.sequencer.import(region, batch.groups, batch.digests));
-            self.propose(lead, command);
+    /// Puts what other regions sent into the log, as far as it may go in: one command of it. False
+    /// if there is nothing.
+    fn import(&mut self, lead: &Lead) -> bool {
+        let now = Instant::now();
+        let statements = now >= self.next_statement && self.unfinal(lead);
+        let frontier = self.sequencer.frontier();
+        let batch = lead.inlet.take(lead.clock.unix_ms(), frontier, IMPORT_BYTES, statements);
+        if batch.is_empty() {
+            return false;
         }
+        self.appends_first = true;
+        self.next_statement = now + STATEMENT_GAP;
+        let state = &lead.state;
+        let command =
+            state.region(|region| self.sequencer.import(region, batch.groups, batch.digests));
+        self.propose(lead, command);
+        true
     }
 
     /// Promises this region's time while others may wait for it.
@@ -330,8 +370,8 @@ impl Reign {
             return;
         }
         let stale = Stamp::from_unix_ms(unix_ms).0.saturating_sub(self.sequencer.last_stamp().0);
-        let recent = Stamp::from_unix_ms(unix_ms).0
-            - Stamp::from_unix_ms(unix_ms - CLOSE_EVERY.as_millis() as u64).0;
+        let before = unix_ms.saturating_sub(CLOSE_EVERY.as_millis() as u64);
+        let recent = Stamp::from_unix_ms(unix_ms).0 - Stamp::from_unix_ms(before).0;
         if stale < recent || self.guard.check(unix_ms, lead.clock.monotonic()).is_err() {
             return;
         }

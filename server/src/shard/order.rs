@@ -17,6 +17,19 @@ use super::state::ShardState;
 /// Bytes of groups read at once of one origin.
 const READ_BYTES: usize = 1024 * 1024;
 
+/// Groups followed before what is known is published: a reader sees a long way (after a start, or
+/// when a region is back) come nearer, and a stop need not wait for its end.
+const PASS_GROUPS: usize = 4096;
+
+/// Whether a pass went all the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pass {
+    /// Up to what is final.
+    Done,
+    /// There is more.
+    More,
+}
+
 /// How far a node has followed the global order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderView {
@@ -98,12 +111,13 @@ impl Follower {
         }
     }
 
+    /// Goes on as far as the order is final, but not too long at once, and publishes it.
     pub(super) fn advance(
         &mut self,
         store: &Store,
         finality: &Finality,
         board: &OrderBoard,
-    ) -> Result<Vec<Mark>, StoreError> {
+    ) -> Result<Pass, StoreError> {
         let mut marks = Vec::new();
         let before = self.merge.position();
         let result = self.advance_to(store, finality, &mut marks);
@@ -115,7 +129,7 @@ impl Follower {
             };
             board.publish(view, &marks);
         }
-        result.map(|()| marks)
+        result
     }
 
     fn advance_to(
@@ -123,15 +137,16 @@ impl Follower {
         store: &Store,
         finality: &Finality,
         marks: &mut Vec<Mark>,
-    ) -> Result<(), StoreError> {
-        loop {
+    ) -> Result<Pass, StoreError> {
+        for _ in 0..PASS_GROUPS {
             for (origin, from) in self.merge.needs(finality) {
                 let groups = read_mergeable(store, &origin, from)?;
                 self.merge.push(&origin, groups);
             }
-            let Some(next) = self.merge.next(finality) else { return Ok(()) };
+            let Some(next) = self.merge.next(finality) else { return Ok(Pass::Done) };
             marks.extend(self.hash.add(&next, self.merge.cut()));
         }
+        Ok(Pass::More)
     }
 }
 
@@ -149,14 +164,19 @@ fn read_mergeable(
     Ok(groups.iter().map(mergeable).collect())
 }
 
-/// Follows the order until `stop`; hands over the marks passed.
+/// Follows the order until `stop`.
 pub(super) async fn follow(state: Arc<ShardState>, mut stop: watch::Receiver<bool>) {
     let mut applied = state.applied();
     loop {
         applied.borrow_and_update();
         let follower = Arc::clone(&state);
-        if let Err(error) = crate::env::blocking(move || follower.follow_order()).await {
-            tracing::error!(%error, "cannot follow the global order: the log cannot be read");
+        match crate::env::blocking(move || follower.follow_order()).await {
+            Ok(Pass::More) if *stop.borrow() => return,
+            Ok(Pass::More) => continue,
+            Ok(Pass::Done) => {}
+            Err(error) => {
+                tracing::error!(%error, "cannot follow the global order: the log cannot be read");
+            }
         }
         tokio::select! {
             biased;

@@ -11,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::order::{Follower, OrderBoard, OrderView};
+use super::order::{Follower, OrderBoard, OrderView, Pass};
 
 /// How far this node has applied the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -92,6 +92,12 @@ impl ShardState {
         self.region(|region| region.frontier().covers(context))
     }
 
+    /// Whether a batch goes in, or waits for those who look at the region.
+    #[cfg(test)]
+    pub(super) fn is_applying(&self) -> bool {
+        self.region.try_read().is_none()
+    }
+
     /// Waits until everything in `context` is applied here.
     ///
     /// # Errors
@@ -147,11 +153,11 @@ impl ShardState {
         (outcomes, sealing)
     }
 
-    /// Follows the global order as far as it is final. Returns the marks passed.
+    /// Follows the global order towards what is final, one pass.
     ///
     /// # Errors
     /// If the log cannot be read; tried again with the next batch.
-    pub(super) fn follow_order(&self) -> Result<Vec<Mark>, anabranch_log::store::StoreError> {
+    pub(super) fn follow_order(&self) -> Result<Pass, anabranch_log::store::StoreError> {
         let finality = self.finality();
         self.follower.lock().advance(&self.store, &finality, &self.order)
     }

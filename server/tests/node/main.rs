@@ -1,5 +1,8 @@
 //! Nodes of one region in one process, on real sockets.
 
+mod members;
+mod race;
+
 use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;

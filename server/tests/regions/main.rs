@@ -1,5 +1,7 @@
 //! Three regions of one node each, in one process: real QUIC on loopback, logs on memory disks.
 
+mod derived;
+mod relay;
 mod world;
 
 use std::time::Duration;

@@ -14,7 +14,7 @@ use anabranch_gossip::{
 };
 use anabranch_log::LogOptions;
 use anabranch_log::derived::MemoryCheckpoints;
-use anabranch_log::disk::MemoryDisk;
+use anabranch_log::disk::{Disk, MemoryDisk};
 use anabranch_server::env::{Clock, OsSeeds, SystemClock, TokioNet};
 use anabranch_server::raft::{Identity, Node, Timings};
 use anabranch_server::shard::{Shard, ShardConfig, ShardParts};
@@ -29,6 +29,15 @@ pub struct World {
     names: Vec<RegionName>,
     addresses: Vec<SocketAddr>,
     regions: Vec<Region>,
+}
+
+/// What is gone when a region starts again.
+#[derive(Debug, Clone, Copy)]
+pub enum Derived {
+    Nothing,
+    Checkpoints,
+    Index,
+    Everything,
 }
 
 struct Region {
@@ -91,7 +100,8 @@ impl World {
             members: self.names.clone(),
             timings: Timings::default(),
             drift_max: Duration::from_millis(500),
-            log: LogOptions::new([nth as u8; 16]),
+            // Small, so that a test has sealed segments and index files.
+            log: LogOptions { segment_bytes: 64 * 1024, ..LogOptions::new([nth as u8; 16]) },
         };
         let parts = ShardParts {
             identity: Arc::new(Identity::new(name.clone(), NodeId(1))),
@@ -168,13 +178,33 @@ impl World {
         }
     }
 
+    /// The two regions never see each other directly again.
+    pub fn cut_between(&self, one: usize, other: usize) {
+        self.regions[one].rules.cut(self.addresses[other], Cut::Both);
+        self.regions[other].rules.cut(self.addresses[one], Cut::Both);
+    }
+
     /// Stops a region in order, and opens it again from what is on its disk.
     pub async fn restart(&mut self, nth: usize) {
+        self.restart_without(nth, Derived::Nothing).await;
+    }
+
+    /// As [`restart`](Self::restart), with something that is derived deleted in between.
+    pub async fn restart_without(&mut self, nth: usize, deleted: Derived) {
         let region = self.regions.remove(nth);
         region.gossip.shutdown().await;
         region.shard.shutdown().await;
         let Region { disk, checkpoints, rules, shard, gossip } = region;
         drop((shard, gossip));
+        if matches!(deleted, Derived::Checkpoints | Derived::Everything) {
+            checkpoints.clear();
+        }
+        if matches!(deleted, Derived::Index | Derived::Everything) {
+            let index = PathBuf::from("shard-0/index");
+            let files = disk.list(&index).unwrap();
+            assert!(!files.is_empty(), "there are index files to delete");
+            files.iter().for_each(|file| disk.remove(&index.join(file)).unwrap());
+        }
         let region = self.open(nth, disk, checkpoints, rules).await;
         ready(&region.shard).await;
         self.regions.insert(nth, region);
