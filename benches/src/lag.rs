@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
-use anabranch_client::{Client, From, Order, Subscription, event};
+use anabranch_client::{Client, From, Message, Order, Subscription, event};
 use anyhow::Context as _;
 use hdrhistogram::Histogram;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -38,9 +39,10 @@ pub async fn measure(target: &Target, within: Duration) -> anyhow::Result<Lag> {
     // Sessions would make the reader wait for the writer; these two know nothing of each other.
     let started = Instant::now();
     let count = (within.as_millis() / PACE.as_millis()).max(10) as u64;
-    let regional = subscribe(&reader, Order::Regional, started, count);
-    let global = subscribe(&reader, Order::Global, started, count);
-    tokio::time::sleep(PACE * 10).await;
+    let (regional, ready) = subscribe(&reader, Order::Regional, started, count);
+    ready.await.context("the subscriber in regional order ended")?;
+    let (global, ready) = subscribe(&reader, Order::Global, started, count);
+    ready.await.context("the subscriber in global order ended")?;
     let mut pace = tokio::time::interval(PACE);
     for _ in 0..count {
         pace.tick().await;
@@ -53,25 +55,39 @@ pub async fn measure(target: &Target, within: Duration) -> anyhow::Result<Lag> {
 
 type Arrivals = JoinHandle<anyhow::Result<Histogram<u64>>>;
 
-fn subscribe(reader: &Client, order: Order, started: Instant, count: u64) -> Arrivals {
-    let subscribe = reader.subscribe_category("lag").order(order).from(From::Start);
-    tokio::spawn(arrivals(subscribe.start(), started, count))
+/// A subscriber from the end on, and word of when it is there: passing over what was written before
+/// is not lag.
+fn subscribe(
+    reader: &Client,
+    order: Order,
+    started: Instant,
+    count: u64,
+) -> (Arrivals, oneshot::Receiver<()>) {
+    let subscribe = reader.subscribe_category("lag").order(order).from(From::End);
+    let (there, ready) = oneshot::channel();
+    (tokio::spawn(arrivals(subscribe.start(), there, started, count)), ready)
 }
 
 async fn arrivals(
     mut subscription: Subscription,
+    there: oneshot::Sender<()>,
     started: Instant,
     count: u64,
 ) -> anyhow::Result<Histogram<u64>> {
     let mut lag = empty();
+    let mut there = Some(there);
     while lag.len() < count {
-        let next = tokio::time::timeout(ARRIVES_WITHIN, subscription.next_event()).await;
+        let next = tokio::time::timeout(ARRIVES_WITHIN, subscription.next()).await;
         let missing = || format!("event {} of {count} did not arrive", lag.len() + 1);
-        let event = next.with_context(missing)?.with_context(missing)??;
-        let sent_us =
-            u64::from_le_bytes(event.payload[..].try_into().context("a payload of ours")?);
-        let now_us = started.elapsed().as_micros() as u64;
-        lag.saturating_record(now_us.saturating_sub(sent_us));
+        match next.with_context(missing)?.with_context(missing)?? {
+            Message::Event(event) => {
+                let sent = event.payload[..].try_into().context("a payload of ours")?;
+                let now_us = started.elapsed().as_micros() as u64;
+                lag.saturating_record(now_us.saturating_sub(u64::from_le_bytes(sent)));
+            }
+            Message::CaughtUp => drop(there.take().map(|there| there.send(()))),
+            Message::FellBehind | Message::Heartbeat { .. } => {}
+        }
     }
     Ok(lag)
 }

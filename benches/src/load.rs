@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anabranch_client::Order;
+use anyhow::ensure;
 use clap::Args;
 
 use crate::baseline::{self, Baseline};
@@ -110,7 +111,7 @@ pub async fn run(args: &LoadArgs) -> anyhow::Result<Measured> {
 }
 
 async fn measure(args: &LoadArgs, target: &Target, baseline: Baseline) -> anyhow::Result<Measured> {
-    target.ready().await?;
+    let there = target.ready().await?;
     let load = Load {
         batch: args.batch.into(),
         clients: args.clients.into(),
@@ -120,8 +121,13 @@ async fn measure(args: &LoadArgs, target: &Target, baseline: Baseline) -> anyhow
     let before = cpu::used()?;
     let written = writers::write(target, load).await?;
     let last = tokio::time::Instant::now();
-    let held = target.settled(SETTLES_WITHIN).await?;
-    eprintln!("DEBUG written {} held {held}", written.events);
+    let expected = there + written.events;
+    let held = target.settled(expected, SETTLES_WITHIN).await?;
+    // Given regions may have other writers.
+    ensure!(
+        held == expected || !target.is_own(),
+        "{held} events are held, {expected} were written"
+    );
     let (settling, spent) = (last.elapsed(), cpu::used()? - before);
     let append_cpu_us = spent.as_secs_f64() * 1e6 / written.events as f64;
     let regional = replay(target, Order::Regional, held).await?;

@@ -73,39 +73,46 @@ impl Target {
         self.endpoints[region].client()
     }
 
-    /// Waits until every region takes a write, and holds what was written everywhere.
+    /// Waits until every region takes a write, and holds what was written everywhere; returns how many
+    /// events that is.
     ///
     /// # Errors
     /// If one does not in time.
-    pub async fn ready(&self) -> anyhow::Result<()> {
+    pub async fn ready(&self) -> anyhow::Result<u64> {
         for region in 0..self.regions() {
             let append = self.client(region)?.append("ready-1", anabranch_client::event("Ready"));
             let name = &self.endpoints[region].region;
             append.timeout(READY_WITHIN).await.with_context(|| format!("first write in {name}"))?;
         }
-        self.settled(READY_WITHIN).await.map(drop)
+        self.settled(0, READY_WITHIN).await
     }
 
-    /// Waits until all regions hold the same and all of it is final; returns how many events that is.
+    /// Waits until all nodes hold the same, `least` events or more, and all of it is final; returns how
+    /// many events that is. Every node is asked, because a follower may be behind its leader.
     ///
     /// # Errors
     /// If they do not in time.
-    pub async fn settled(&self, within: Duration) -> anyhow::Result<u64> {
+    pub async fn settled(&self, least: u64, within: Duration) -> anyhow::Result<u64> {
         let give_up = Instant::now() + within;
-        let clients =
-            (0..self.regions()).map(|at| self.client(at)).collect::<anyhow::Result<Vec<_>>>()?;
+        let node_of = |region: &str, node: &String| -> anyhow::Result<Client> {
+            Ok(Client::builder().region(region, [node.clone()]).build()?)
+        };
+        let each = |site: &Endpoints| -> Vec<anyhow::Result<Client>> {
+            site.nodes.iter().map(|node| node_of(site.region.as_str(), node)).collect()
+        };
+        let nodes = self.endpoints.iter().flat_map(each).collect::<anyhow::Result<Vec<_>>>()?;
         loop {
             let mut seen = Vec::new();
-            for client in &clients {
-                let status = client.status().await?;
+            for node in &nodes {
+                let status = node.status().await?;
                 seen.push((status.position, status.global_position));
             }
             let (position, _) = seen[0];
-            if seen.iter().all(|at| *at == (position, position)) {
+            if position >= least && seen.iter().all(|at| *at == (position, position)) {
                 return Ok(position);
             }
             if Instant::now() > give_up {
-                bail!("after {within:?} the regions are at (regional, global) {seen:?}");
+                bail!("after {within:?} the nodes are at (regional, global) {seen:?}");
             }
             tokio::time::sleep(POLL_EVERY).await;
         }

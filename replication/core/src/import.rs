@@ -255,6 +255,12 @@ impl Importer {
         if statements || !batch.groups.is_empty() {
             let fresh = self.digests.values_mut().filter_map(|heard| heard.take_new(&frontier));
             batch.digests.extend(fresh);
+            // What is promised binds what follows, also before the log has it.
+            for digest in &batch.digests {
+                if let Some(queue) = self.queues.get_mut(&digest.origin) {
+                    queue.stamp = queue.stamp.max(digest.stamp);
+                }
+            }
         }
         batch
     }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::Shard;
 use super::clock_guard::ClockJumped;
-use super::lead::Job;
+use super::lead::{Job, weight};
 use crate::raft::Node;
 
 /// What an append came to.
@@ -129,10 +129,14 @@ impl Shard {
             return Err(AppendError::NotLeader { leader: leadership.leader });
         }
         let (reply, replied) = oneshot::channel();
-        self.inner.jobs.try_send(Job { submission, reply }).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(_) => {
-                AppendError::Overload { what: "appends waiting", retry_after: QUEUE_FULL_RETRY }
-            }
+        let full =
+            || AppendError::Overload { what: "appends waiting", retry_after: QUEUE_FULL_RETRY };
+        let bytes = u32::try_from(weight(&submission)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.inner.room).try_acquire_many_owned(bytes);
+        let room = room.map_err(|_| full())?;
+        let job = Job { submission, reply, _room: room };
+        self.inner.jobs.try_send(job).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(_) => full(),
             mpsc::error::TrySendError::Closed(_) => stopped(),
         })?;
         // The leader's task answers every job, or is gone with what it had proposed.

@@ -20,9 +20,9 @@ use anabranch_core::sequencer::{Sequencer, Submission, Ticket, Ticketed, Verdict
 use anabranch_core::{Command, Incarnation, Origin, RegionName, Stamp};
 use anabranch_gossip::{Gossip, Sink};
 use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesOrdered;
+use futures_util::stream::{FuturesOrdered, FuturesUnordered};
 use futures_util::{FutureExt, StreamExt};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::append::AppendError;
@@ -30,7 +30,7 @@ use super::clock_guard::ClockGuard;
 use super::inlet::{Inlet, InletSink};
 use super::state::ShardState;
 use crate::env::{Clock, Seeds};
-use crate::raft::{Leadership, ProposeError, Proposed, RaftGroup};
+use crate::raft::{Leadership, ProposeError, Proposed, RaftGroup, ReadIndexError};
 
 /// Commands that may be on their way through Raft at once.
 const ON_THEIR_WAY: usize = 4;
@@ -42,14 +42,21 @@ const CLOSE_EVERY: Duration = Duration::from_millis(50);
 /// stamp it has seen, so more promises would help nobody: the log rests, also while a region is cut
 /// off and the global order waits for it.
 const FLOW: Duration = Duration::from_secs(1);
+/// How long a quorum may take to confirm a refusal.
+const CONFIRM: Duration = Duration::from_secs(2);
 /// Pause before a leadership that ended by a refusal starts over.
 const RESTART_PAUSE: Duration = Duration::from_millis(20);
 
 /// An append that waits for its verdict.
 pub(super) struct Job {
     pub(super) submission: Submission,
-    pub(super) reply: oneshot::Sender<Result<Done, AppendError>>,
+    pub(super) reply: Reply,
+    /// Room in the queue, in bytes; given back when the job leaves it, whoever still waits.
+    pub(super) _room: OwnedSemaphorePermit,
 }
+
+/// Where the answer goes.
+pub(super) type Reply = oneshot::Sender<Result<Done, AppendError>>;
 
 /// An append that is durable in this region.
 #[derive(Debug, Clone)]
@@ -121,8 +128,10 @@ impl Lead {
             guard,
             on_their_way: FuturesOrdered::new(),
             waiting: HashMap::new(),
+            confirming: FuturesUnordered::new(),
             next_statement: Instant::now(),
             next_close: Instant::now(),
+            last_ticket: Ticket::default(),
             flow: Flow { position: 0, until: Instant::now() },
             appends_first: false,
             over: false,
@@ -179,8 +188,12 @@ struct Reign {
     guard: ClockGuard,
     on_their_way: FuturesOrdered<Proposal>,
     waiting: HashMap<Ticket, Vec<Waiter>>,
+    /// Refusals that wait until a quorum confirms that this node still leads.
+    confirming: FuturesUnordered<BoxFuture<'static, ()>>,
     next_statement: Instant,
     next_close: Instant,
+    /// The newest command on its way.
+    last_ticket: Ticket,
     flow: Flow,
     /// Whose turn it is when a place becomes free: appends' after an import, imports' otherwise.
     appends_first: bool,
@@ -193,9 +206,22 @@ struct Flow {
     until: Instant,
 }
 
+/// Who waits for a command, and what to answer once it is accepted.
 struct Waiter {
-    reply: oneshot::Sender<Result<Done, AppendError>>,
-    done: Done,
+    reply: Reply,
+    answer: Result<Done, AppendError>,
+}
+
+impl Waiter {
+    /// The command is not known to be committed. What was to be refused was not in it: it is refused
+    /// still, only not for the reason that was found.
+    fn fail(self, error: AppendError) {
+        let answer = match self.answer {
+            Ok(_) => error,
+            Err(_) => AppendError::NotLeader { leader: None },
+        };
+        let _ = self.reply.send(Err(answer));
+    }
 }
 
 impl Reign {
@@ -220,6 +246,7 @@ impl Reign {
                 // The node starts its gossip after its shards.
                 Ok(()) = gossip.changed() => lead.pull(true),
                 Some((ticket, result)) = self.on_their_way.next() => self.landed(ticket, result),
+                Some(()) = self.confirming.next() => {}
                 () = inlet.offered.notified(), if !busy => {}
                 job = lead.jobs.recv(), if !busy => match job {
                     Some(job) => self.sequence(lead, job),
@@ -297,11 +324,11 @@ impl Reign {
             state.region(|region| self.sequencer.sequence(unix_ms, region, submissions));
         match sequenced {
             Ok((command, verdicts)) => {
-                for (verdict, reply) in verdicts.into_iter().zip(replies) {
-                    self.hear(verdict, reply);
-                }
                 if let Some(command) = command {
                     self.propose(lead, command);
+                }
+                for (verdict, reply) in verdicts.into_iter().zip(replies) {
+                    self.hear(lead, verdict, reply);
                 }
             }
             Err(behind) => {
@@ -312,17 +339,15 @@ impl Reign {
         }
     }
 
-    fn hear(&mut self, verdict: Verdict, reply: oneshot::Sender<Result<Done, AppendError>>) {
-        let error = match verdict {
+    fn hear(&mut self, lead: &Lead, verdict: Verdict, reply: Reply) {
+        let refused = match verdict {
             Verdict::Sequenced { ticket, receipt } => {
-                let done = Done { receipt, repeated: false };
-                self.waiting.entry(ticket).or_default().push(Waiter { reply, done });
-                return;
+                let answer = Ok(Done { receipt, repeated: false });
+                return self.wait(ticket, Waiter { reply, answer });
             }
             Verdict::Joined { ticket, receipt } => {
-                let done = Done { receipt, repeated: true };
-                self.waiting.entry(ticket).or_default().push(Waiter { reply, done });
-                return;
+                let answer = Ok(Done { receipt, repeated: true });
+                return self.wait(ticket, Waiter { reply, answer });
             }
             Verdict::Repeated(receipt) => {
                 let _ = reply.send(Ok(Done { receipt, repeated: true }));
@@ -333,7 +358,33 @@ impl Reign {
             Verdict::Forgotten { oldest } => AppendError::Forgotten { oldest },
             Verdict::IdReused { id } => AppendError::IdReused { id },
         };
-        let _ = reply.send(Err(error));
+        self.refuse(lead, refused, reply);
+    }
+
+    fn wait(&mut self, ticket: Ticket, waiter: Waiter) {
+        self.waiting.entry(ticket).or_default().push(waiter);
+    }
+
+    /// Says no, once it is certain that the state it rests on is history: with the last command on
+    /// its way, or, if none is, when a quorum confirms that nobody else leads. Else a failed
+    /// expectation could report a revision that never comes to be, or that is long past.
+    fn refuse(&mut self, lead: &Lead, refused: AppendError, reply: Reply) {
+        if !self.on_their_way.is_empty() {
+            return self.wait(self.last_ticket, Waiter { reply, answer: Err(refused) });
+        }
+        let raft = lead.raft.clone();
+        self.confirming.push(
+            async move {
+                let answer = match raft.read_index(CONFIRM).await {
+                    Ok(_) => refused,
+                    Err(ReadIndexError::NotLeader { leader }) => AppendError::NotLeader { leader },
+                    Err(ReadIndexError::NoQuorum { .. }) => AppendError::NoQuorum,
+                    Err(ReadIndexError::Stopped { reason }) => AppendError::Stopped { reason },
+                };
+                let _ = reply.send(Err(answer));
+            }
+            .boxed(),
+        );
     }
 
     /// Puts what other regions sent into the log, as far as it may go in: one command of it. False
@@ -382,6 +433,7 @@ impl Reign {
     }
 
     fn propose(&mut self, lead: &Lead, Ticketed { ticket, command }: Ticketed) {
+        self.last_ticket = ticket;
         let proposed = lead.raft.propose_in(self.term, command.encode());
         self.on_their_way.push_back(async move { (ticket, proposed.await) }.boxed());
     }
@@ -392,7 +444,7 @@ impl Reign {
             Ok(Proposed { outcome: Outcome::Accepted, .. }) => {
                 self.sequencer.applied(ticket);
                 for waiter in waiters {
-                    let _ = waiter.reply.send(Ok(waiter.done));
+                    let _ = waiter.reply.send(waiter.answer);
                 }
                 return;
             }
@@ -406,9 +458,7 @@ impl Reign {
             }
         };
         self.over = true;
-        for waiter in waiters {
-            let _ = waiter.reply.send(Err(error.clone()));
-        }
+        waiters.into_iter().for_each(|waiter| waiter.fail(error.clone()));
     }
 
     /// After the leadership: tells everybody who waits what became of their command.
@@ -421,10 +471,11 @@ impl Reign {
         {
             self.landed(ticket, result);
         }
-        for waiter in self.waiting.into_values().flatten() {
-            let reason = "leadership was lost while the append was on its way".to_owned();
-            let _ = waiter.reply.send(Err(AppendError::Unknown { reason }));
-        }
+        while let Ok(Some(())) = tokio::time::timeout_at(deadline, self.confirming.next()).await {}
+        let reason = "leadership was lost while the append was on its way".to_owned();
+        let unknown = AppendError::Unknown { reason };
+        let waiters = self.waiting.into_values().flatten();
+        waiters.for_each(|waiter| waiter.fail(unknown.clone()));
     }
 }
 
@@ -448,7 +499,8 @@ fn refuse_all(jobs: Vec<Job>, error: &AppendError) {
     jobs.into_iter().for_each(|job| drop(job.reply.send(Err(error.clone()))));
 }
 
-fn weight(submission: &Submission) -> usize {
+/// Bytes that a submission takes in the queue, about.
+pub(super) fn weight(submission: &Submission) -> usize {
     let events = submission.request.events.iter();
     64 + events.map(|event| event.payload.len() + event.stream.len() + 64).sum::<usize>()
 }

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use anabranch_core::{Context, Digest, Origin, ShardId};
 use anabranch_gossip::Source;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -50,6 +50,8 @@ struct Inner {
     machine: Arc<machine::Checkpointer>,
     inlet: Arc<Inlet>,
     jobs: mpsc::Sender<Job>,
+    /// Bytes that may wait in `jobs`.
+    room: Arc<Semaphore>,
     stop: watch::Sender<bool>,
     tasks: Mutex<JoinSet<()>>,
 }

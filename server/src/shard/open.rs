@@ -12,7 +12,7 @@ use anabranch_log::disk::Disk;
 use anabranch_log::store::{Store, StoreError, StoreOptions};
 use anabranch_log::{Log, LogOptions};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::inlet::Inlet;
@@ -25,6 +25,8 @@ use crate::raft::{GroupConfig, Identity, RaftGroup, RaftTls, StartError, Timings
 
 /// Appends that may wait for the sequencer.
 const JOBS_WAITING: usize = 4096;
+/// Bytes of the appends that may wait for the sequencer.
+const JOBS_BYTES: usize = 64 * 1024 * 1024;
 
 /// What a shard needs to know.
 #[derive(Debug, Clone)]
@@ -180,6 +182,7 @@ impl Shard {
         machine: Arc<Checkpointer>,
     ) -> Self {
         let (jobs, queue) = mpsc::channel(JOBS_WAITING);
+        let room = Arc::new(Semaphore::new(JOBS_BYTES));
         let stop = watch::Sender::new(false);
         let inlet = Arc::new(Inlet::new());
         let lead = Lead {
@@ -199,7 +202,8 @@ impl Shard {
         tasks.spawn(lead.run());
         tasks.spawn(order::follow(Arc::clone(&state), stop.subscribe()));
         let tasks = Mutex::new(tasks);
-        let inner = Inner { id: config.shard, state, raft, log, machine, inlet, jobs, stop, tasks };
+        let inner =
+            Inner { id: config.shard, state, raft, log, machine, inlet, jobs, room, stop, tasks };
         Self { inner: Arc::new(inner) }
     }
 
