@@ -198,3 +198,31 @@ async fn a_retry_after_a_change_of_the_leader_and_after_a_restart_gets_the_first
         node.drain().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_lost_its_quorum_does_not_report_conflicts_it_cannot_be_sure_of() {
+    let (_dir, configs) = region(3);
+    let mut nodes = Vec::new();
+    for config in &configs {
+        nodes.push(Some(start(config).await));
+    }
+    leader(&nodes).await;
+    let shards = shards(&nodes);
+    let shard = leading(&shards).await;
+    let failing = || submission(None, "second", Some(Expected::NoStream));
+    shard.append(submission(None, "first", None), 1, SOON).await.expect("it leads");
+    // With a quorum the refusal is certain, and says why.
+    let refused = shard.append(failing(), 1, SOON).await;
+    assert!(matches!(refused, Err(AppendError::Conflicts(_))), "{refused:?}");
+    let me = shard.raft().identity().node();
+    for other in shards.iter().filter(|other| other.raft().identity().node() != me) {
+        other.raft().shutdown().await;
+    }
+    // Another leader could have changed the stream by now, as far as this one knows.
+    let refused = shard.append(failing(), 1, SOON).await;
+    let honest = matches!(refused, Err(AppendError::NoQuorum | AppendError::NotLeader { .. }));
+    assert!(honest, "{refused:?}");
+    for node in nodes.into_iter().flatten() {
+        node.drain().await;
+    }
+}
