@@ -27,7 +27,7 @@ deny:
 
 # The documentation of our crates, without a broken link.
 doc:
-    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 
 # All tests.
 test:

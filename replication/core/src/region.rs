@@ -5,7 +5,7 @@
 //!
 //! # Why a command is accepted or refused whole
 //!
-//! A [`Command`](crate::Command) carries every number that applying it assigns. Before anything
+//! A [`Command`] carries every number that applying it assigns. Before anything
 //! changes, apply compares them with what the state gives: the group's first seq and previous chain
 //! with the origin's head, its context with the frontier, the position, each revision. The context
 //! and the chain pin down the *set* of events that the proposer saw; equal sets mean equal stream

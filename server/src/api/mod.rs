@@ -77,7 +77,7 @@ struct Inner {
 }
 
 impl Api {
-    /// Puts the services together. Serves nothing before [`serve`] is called.
+    /// Puts the services together. Serves nothing before [`serve()`] is called.
     ///
     /// # Panics
     /// If there is no shard.
