@@ -106,8 +106,11 @@ impl RaftGroup {
             write = write.with_leader(leader);
         }
         // Enqueues at once or not at all. Unconstrained: a task that used up its share of polls
-        // would be told to wait although there is room.
-        let enqueued = tokio::task::unconstrained(write.into_future()).now_or_never();
+        // would be told to wait although there is room. Not at all once Raft has stopped: its queue
+        // may stay open for a moment, and what is put there would have an unknown outcome.
+        let stopped = self.stop_reason().is_some();
+        let enqueue = || tokio::task::unconstrained(write.into_future()).now_or_never();
+        let enqueued = if stopped { None } else { enqueue() };
         let group = self.clone();
         async move {
             match enqueued {
