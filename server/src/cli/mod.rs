@@ -63,6 +63,7 @@ enum Exit {
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
+    end_with_the_reader();
     // Wrong usage ends here, with code 2.
     let command = Cli::parse().command;
     run(command).unwrap_or_else(|error| {
@@ -70,6 +71,19 @@ pub fn main() -> ExitCode {
         // A value that cannot be used is wrong usage, wherever it was written.
         if error.is::<ConfigError>() { Exit::Usage.into() } else { Exit::Failed.into() }
     })
+}
+
+/// Lets a reader that has seen enough (`status | head`) end the command quietly: `println!` panics
+/// then.
+fn end_with_the_reader() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload_as_str().unwrap_or_default();
+        if text.starts_with("failed printing to stdout") && text.contains("Broken pipe") {
+            std::process::exit(Exit::Done as i32);
+        }
+        report(panic);
+    }));
 }
 
 impl From<Exit> for ExitCode {

@@ -83,3 +83,15 @@ fn nobody_at_the_address_is_an_error_that_says_so() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("connect to http://127.0.0.1:1"));
 }
+
+#[test]
+fn a_reader_that_has_seen_enough_ends_the_command_quietly() {
+    let dir = tempdir().unwrap();
+    write_config(dir.path(), "eu", [7101, 7201, 7301], "");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = anabranch(["serve", "--check", "--config"]);
+    let output = command.arg(dir.path().join("eu.toml")).stdout(writer).output().unwrap();
+    assert!(output.status.success(), "{:?}", output.status);
+    assert_eq!(text(&output.stderr), "");
+}
