@@ -47,7 +47,7 @@ impl View for ShardState {
         Self::finality(self)
     }
     fn final_position(&self) -> u64 {
-        *self.order_moved().borrow()
+        self.order_position()
     }
     fn seek_global(&self, position: u64) -> Option<Mark> {
         Self::seek_global(self, position)

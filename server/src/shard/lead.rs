@@ -272,7 +272,7 @@ impl Reign {
     /// Whether somebody may wait for the global order: it lags behind what is applied.
     fn unfinal(&self, lead: &Lead) -> bool {
         let events = lead.state.region(anabranch_core::region::Region::position);
-        lead.state.order().position < events
+        lead.state.order_position() < events
     }
 
     /// Fills the free places on the way through Raft, appends and imports by turns: a region that

@@ -66,6 +66,9 @@ impl OrderBoard {
     pub(super) fn view(&self) -> OrderView {
         self.board.read().view.clone()
     }
+    pub(super) fn position(&self) -> u64 {
+        *self.moved.borrow()
+    }
     pub(super) fn moved(&self) -> watch::Receiver<u64> {
         self.moved.subscribe()
     }

@@ -71,6 +71,10 @@ impl ShardState {
     pub fn order(&self) -> OrderView {
         self.order.view()
     }
+    /// Global position up to which the order is final and followed here.
+    pub fn order_position(&self) -> u64 {
+        self.order.position()
+    }
     /// Moves with the global position up to which the order is final and followed here.
     pub fn order_moved(&self) -> watch::Receiver<u64> {
         self.order.moved()

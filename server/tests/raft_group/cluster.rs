@@ -10,8 +10,8 @@ use anabranch_log::disk::MemoryDisk;
 use anabranch_log::{Log, LogOptions};
 use anabranch_server::env::{Net, TokioNet};
 use anabranch_server::raft::{
-    GroupConfig, Identity, Leadership, Node, ProposeError, Proposed, RaftGroup, RaftService,
-    RaftTls, Timings, serve,
+    GroupConfig, Identity, Leadership, MembershipError, Node, ProposeError, Proposed, RaftGroup,
+    RaftService, RaftTls, Timings, serve,
 };
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -152,6 +152,17 @@ impl Cluster {
 
     pub fn members(&self) -> BTreeMap<u64, Node> {
         self.nodes.iter().map(|(id, node)| (*id, node.node())).collect()
+    }
+
+    /// Node 1, alone and leading, asks `stranger`, node 2, in: it never catches up, and learns
+    /// nothing.
+    pub async fn keeps_out(&mut self, stranger: TestNode) {
+        self.nodes.insert(2, stranger);
+        let members = self.members();
+        let group = self.nodes[&1].group();
+        let refused = group.change_membership(members, Duration::from_secs(2)).await.unwrap_err();
+        assert!(matches!(refused, MembershipError::Behind { .. }), "{refused:?}");
+        assert_eq!(self.nodes[&2].tally.lock().index, 0, "nothing reached it");
     }
 
     pub fn node(&mut self, id: u64) -> &mut TestNode {

@@ -336,12 +336,7 @@ async fn a_node_of_another_region_never_joins() {
     let mut stranger = TestNode::new(2).await;
     stranger.region = RegionName::new("us").unwrap();
     stranger.start().await;
-    cluster.nodes.insert(2, stranger);
-    let members = cluster.members();
-    let group = cluster.nodes[&1].group();
-    let refused = group.change_membership(members, Duration::from_secs(2)).await.unwrap_err();
-    assert!(matches!(refused, MembershipError::Behind { .. }), "{refused:?}");
-    assert_eq!(cluster.nodes[&2].tally.lock().index, 0, "nothing reached it");
+    cluster.keeps_out(stranger).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,9 +1,7 @@
 //! Mutual TLS between nodes.
 
-use std::time::Duration;
-
 use anabranch_proto::internal::{Frame, raft_client::RaftClient};
-use anabranch_server::raft::{MembershipError, RaftTls};
+use anabranch_server::raft::RaftTls;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
@@ -62,12 +60,7 @@ async fn a_node_with_a_certificate_of_another_authority_gets_nothing() {
     let mut stranger = TestNode::new(2).await;
     stranger.tls = Some(theirs.issue(&ours));
     stranger.start().await;
-    cluster.nodes.insert(2, stranger);
-    let members = cluster.members();
-    let group = cluster.nodes[&1].group();
-    let refused = group.change_membership(members, Duration::from_secs(2)).await.unwrap_err();
-    assert!(matches!(refused, MembershipError::Behind { .. }), "{refused:?}");
-    assert_eq!(cluster.nodes[&2].tally.lock().index, 0, "nothing reached it");
+    cluster.keeps_out(stranger).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
