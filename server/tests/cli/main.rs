@@ -1,5 +1,7 @@
 //! The binary, as people meet it.
 
+#[path = "../support/ports.rs"]
+mod ports;
 mod region;
 mod usage;
 

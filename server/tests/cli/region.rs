@@ -1,12 +1,12 @@
 //! Two regions of one node each, worked with through the binary.
 
-use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::{TempDir, tempdir};
 
+use crate::ports::free_address;
 use crate::{anabranch, done, run, text, write_config};
 
 /// How long a test waits for what should happen soon, on a busy machine.
@@ -57,12 +57,9 @@ fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
     }
 }
 
-/// Ports that were free a moment ago: two for TCP, one for UDP.
+/// Ports of API, Raft and gossip.
 fn ports() -> [u16; 3] {
-    let tcp = || TcpListener::bind("127.0.0.1:0").unwrap();
-    let (api, raft) = (tcp(), tcp());
-    let gossip = UdpSocket::bind("127.0.0.1:0").unwrap();
-    [api.local_addr(), raft.local_addr(), gossip.local_addr()].map(|at| at.unwrap().port())
+    std::array::from_fn(|_| free_address().port())
 }
 
 fn two_regions() -> (TempDir, [Region; 2]) {

@@ -1,9 +1,10 @@
 //! Nodes of one region in one process, on real sockets.
 
 mod members;
+#[path = "../support/ports.rs"]
+mod ports;
 mod race;
 
-use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use anabranch_log::disk::MemoryDisk;
 use anabranch_server::config::{Config, Member, Span, Tls};
 use anabranch_server::identity::FolderError;
 use anabranch_server::node::{Environment, Node, StartError};
+use ports::free_address;
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
@@ -43,13 +45,9 @@ fn region(count: u64) -> (TempDir, Vec<Config>) {
     (dir, configs)
 }
 
-/// A node at ports that were free a moment ago.
+/// A node at ports of its own.
 fn member(id: u64) -> Member {
-    let tcp = || TcpListener::bind("127.0.0.1:0").unwrap();
-    let (api, raft) = (tcp(), tcp());
-    let gossip = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let [api, raft, gossip] = [api.local_addr(), raft.local_addr(), gossip.local_addr()]
-        .map(|at| at.unwrap().to_string());
+    let [api, raft, gossip] = std::array::from_fn(|_| free_address().to_string());
     Member { id, api, raft, gossip }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anabranch_core::{NodeId, RegionName, ShardId};
 use anabranch_log::disk::MemoryDisk;
 use anabranch_log::{Log, LogOptions};
-use anabranch_server::env::{Net, TokioNet};
+use anabranch_server::env::Net;
 use anabranch_server::raft::{
     GroupConfig, Identity, Leadership, MembershipError, Node, ProposeError, Proposed, RaftGroup,
     RaftService, RaftTls, Timings, serve,
@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::cuttable::Cuttable;
 use crate::machine::{Tally, Tallying};
+use crate::ports::free_address;
 
 pub const SHARD: ShardId = ShardId(0);
 /// How long a test waits for something that should happen soon, on a busy machine.
@@ -51,12 +52,11 @@ struct Running {
 }
 
 impl TestNode {
-    pub async fn new(id: u64) -> Self {
-        let free = TokioNet.listen("127.0.0.1:0").await.unwrap();
+    pub fn new(id: u64) -> Self {
         Self {
             id,
             region: RegionName::new("eu").unwrap(),
-            address: free.local_addr().unwrap().to_string(),
+            address: free_address().to_string(),
             disk: MemoryDisk::new(id),
             tally: Arc::default(),
             tls: None,
@@ -102,7 +102,7 @@ impl TestNode {
     /// The process ends in an orderly way.
     pub async fn stop(&mut self) {
         let Running { group, log, server } = self.running.take().expect("the node runs");
-        server.abort();
+        unlisten(server).await;
         group.shutdown().await;
         assert_eq!(*group.fatal().borrow(), None, "an orderly end is no failure");
         log.close();
@@ -112,10 +112,16 @@ impl TestNode {
     pub async fn crash(&mut self) {
         self.disk.crash();
         let Running { group, log, server } = self.running.take().expect("the node runs");
-        server.abort();
+        unlisten(server).await;
         group.shutdown().await;
         log.close();
     }
+}
+
+/// Ends a server. Its address is free when this returns.
+async fn unlisten(server: JoinHandle<()>) {
+    server.abort();
+    drop(server.await);
 }
 
 /// The nodes of a test.
@@ -135,7 +141,7 @@ impl Cluster {
     pub async fn stopped(count: u64) -> Self {
         let mut nodes = BTreeMap::new();
         for id in 1..=count {
-            nodes.insert(id, TestNode::new(id).await);
+            nodes.insert(id, TestNode::new(id));
         }
         Self { nodes }
     }

@@ -3,6 +3,8 @@
 mod cluster;
 mod cuttable;
 mod machine;
+#[path = "../support/ports.rs"]
+mod ports;
 mod secure;
 mod shards;
 
@@ -139,7 +141,7 @@ async fn empty_nodes_join_while_writes_go_on() {
         n
     });
     for id in [2, 3] {
-        let mut node = TestNode::new(id).await;
+        let mut node = TestNode::new(id);
         node.start().await;
         cluster.nodes.insert(id, node);
     }
@@ -160,7 +162,7 @@ async fn empty_nodes_join_while_writes_go_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_cannot_be_reached_does_not_get_a_vote() {
     let cluster = Cluster::start(1).await;
-    let absent = TestNode::new(2).await;
+    let absent = TestNode::new(2);
     let mut members = cluster.members();
     members.insert(2, absent.node());
     let group = cluster.nodes[&1].group();
@@ -333,7 +335,7 @@ async fn messages_of_another_region_life_or_node_are_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_of_another_region_never_joins() {
     let mut cluster = Cluster::start(1).await;
-    let mut stranger = TestNode::new(2).await;
+    let mut stranger = TestNode::new(2);
     stranger.region = RegionName::new("us").unwrap();
     stranger.start().await;
     cluster.keeps_out(stranger).await;

@@ -57,7 +57,7 @@ async fn a_node_with_a_certificate_of_another_authority_gets_nothing() {
     let mut cluster = Cluster::stopped(1).await;
     cluster.node(1).tls = Some(ours.issue(&ours));
     cluster.begin().await;
-    let mut stranger = TestNode::new(2).await;
+    let mut stranger = TestNode::new(2);
     stranger.tls = Some(theirs.issue(&ours));
     stranger.start().await;
     cluster.keeps_out(stranger).await;

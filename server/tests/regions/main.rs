@@ -1,6 +1,8 @@
 //! Three regions of one node each, in one process: real QUIC on loopback, logs on memory disks.
 
 mod derived;
+#[path = "../support/ports.rs"]
+mod ports;
 mod relay;
 mod world;
 

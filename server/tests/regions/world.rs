@@ -22,6 +22,8 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::ports::free_address;
+
 const SHARD: ShardId = ShardId(0);
 
 pub struct World {
@@ -66,11 +68,7 @@ pub fn submission(stream: &str, payload: &str) -> Submission {
 impl World {
     pub async fn start(names: &[&str]) -> Self {
         let names: Vec<_> = names.iter().map(|name| RegionName::new(name).unwrap()).collect();
-        // Ports that were free a moment ago; nobody else on this machine hands them out so soon.
-        let free = |_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let sockets: Vec<_> = names.iter().map(free).collect();
-        let addresses = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
-        drop(sockets);
+        let addresses = names.iter().map(|_| free_address()).collect();
         let ca = DevCa::generate().unwrap();
         let mut world = Self { ca, names, addresses, regions: Vec::new() };
         for nth in 0..world.names.len() {
