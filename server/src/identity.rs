@@ -4,11 +4,13 @@
 //! Started over a folder of somebody else, a node would vote with a history that is not its own; so it
 //! does not start. `identity.toml` says whose the folder is; the lock on `lock` ends with the process.
 
-use std::fs::{File, TryLockError};
-use std::io::{self, Write};
+use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anabranch_core::{Incarnation, NodeId, RegionName, ShardId};
+use anabranch_log::disk::{Disk, Lock, OpenMode};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +37,7 @@ pub enum FolderError {
     /// The system refused.
     #[error("{action} {path}")]
     Io {
-        /// `create`, `read`, `write` or `lock`.
+        /// `create`, `read`, `write`, `sync` or `lock`.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
@@ -96,6 +98,14 @@ pub enum FolderError {
     },
 }
 
+impl FolderError {
+    /// There is no room on the disk; there may be later.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. }
+            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+    }
+}
+
 /// What `identity.toml` holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -118,32 +128,44 @@ struct WrittenShard {
 }
 
 /// A data folder, held by this process alone.
-#[derive(Debug)]
 pub struct DataFolder {
+    /// For errors; files are reached through the disk.
     path: PathBuf,
+    disk: Arc<dyn Disk>,
     written: Mutex<Written>,
     reset_key: [u8; 32],
-    _lock: File,
+    _lock: Lock,
+}
+
+impl fmt::Debug for DataFolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataFolder").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 impl DataFolder {
-    /// Opens the folder for `owner`, or makes it.
+    /// Opens the folder for `owner`, or makes it. `disk` is what is below `path`.
     ///
     /// # Errors
     /// [`FolderError`]; a folder of somebody else is left as it was.
-    pub fn open(path: &Path, owner: &Owner, seeds: &dyn Seeds) -> Result<Self, FolderError> {
-        std::fs::create_dir_all(path).map_err(io_error("create", path))?;
-        let lock = lock(path)?;
+    pub fn open(
+        path: &Path,
+        disk: Arc<dyn Disk>,
+        owner: &Owner,
+        seeds: &dyn Seeds,
+    ) -> Result<Self, FolderError> {
+        disk.create_dir(Path::new("")).map_err(io_error("create", path))?;
+        let lock = lock(path, &*disk)?;
         let file = path.join(IDENTITY_FILE);
-        let written = match std::fs::read_to_string(&file) {
+        let (written, new) = match read(&*disk, Path::new(IDENTITY_FILE)) {
             Ok(text) => {
                 let damaged = |problem: toml::de::Error| FolderError::Damaged {
                     path: file.clone(),
                     problem: problem.message().to_owned(),
                 };
-                toml::from_str::<Written>(&text).map_err(damaged)?
+                (toml::from_str::<Written>(&text).map_err(damaged)?, false)
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => first(owner, seeds),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (first(owner, seeds), true),
             Err(error) => return Err(io_error("read", &file)(error)),
         };
         check_owner(path, &written, owner)?;
@@ -152,8 +174,14 @@ impl DataFolder {
             FolderError::Damaged { path: file.clone(), problem }
         })?;
         let folder =
-            Self { path: path.to_owned(), written: Mutex::new(written), reset_key, _lock: lock };
-        folder.write(&folder.written.lock())?;
+            Self { path: path.to_owned(), disk, written: Mutex::new(written), reset_key, _lock: lock };
+        if new {
+            folder.write(&folder.written.lock())?;
+        } else {
+            // Its name may not be durable yet, after a kill. Not written anew: a full disk has no room.
+            let synced = folder.disk.sync_dir(Path::new(""));
+            synced.map_err(io_error("sync", &file))?;
+        }
         Ok(folder)
     }
 
@@ -193,9 +221,12 @@ impl DataFolder {
             Some(recorded) => return Err(FolderError::Incarnation { shard, found, recorded }),
             None => {}
         }
-        let mut written = self.written.lock();
+        let mut held = self.written.lock();
+        let mut written = held.clone();
         written.shards.push(WrittenShard { id: shard.0, incarnation: found.to_string() });
-        self.write(&written)
+        self.write(&written)?;
+        *held = written;
+        Ok(())
     }
 
     /// Refuses to go on if the shard's log is empty, although it was born once.
@@ -213,29 +244,32 @@ impl DataFolder {
 
     /// Replaces the file: beside it first, then under its name, synced at each step.
     fn write(&self, written: &Written) -> Result<(), FolderError> {
-        let (file, new) = (self.path.join(IDENTITY_FILE), self.path.join("identity.toml.new"));
+        let (file, new) = (Path::new(IDENTITY_FILE), Path::new("identity.toml.new"));
         let text = toml::to_string(written).expect("an identity has a TOML form");
         let write = || {
-            let mut open = File::create(&new)?;
-            open.write_all(HEADER.as_bytes())?;
-            open.write_all(text.as_bytes())?;
-            open.sync_all()?;
-            std::fs::rename(&new, &file)?;
-            File::open(&self.path)?.sync_all()
+            let open = self.disk.open(new, OpenMode::ReadWrite)?;
+            open.set_len(0)?;
+            open.write_all_at(0, &[HEADER.as_bytes(), text.as_bytes()])?;
+            open.sync()?;
+            self.disk.rename(new, file)?;
+            self.disk.sync_dir(Path::new(""))
         };
-        write().map_err(io_error("write", &file))
+        write().map_err(io_error("write", &self.path.join(IDENTITY_FILE)))
     }
 }
 
-fn lock(path: &Path) -> Result<File, FolderError> {
-    let file = path.join(LOCK_FILE);
-    let open = File::options().create(true).truncate(false).write(true).open(&file);
-    let open = open.map_err(io_error("create", &file))?;
-    match open.try_lock() {
-        Ok(()) => Ok(open),
-        Err(TryLockError::WouldBlock) => Err(FolderError::InUse { path: path.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(io_error("lock", &file)(source)),
-    }
+fn lock(path: &Path, disk: &dyn Disk) -> Result<Lock, FolderError> {
+    disk.lock(Path::new(LOCK_FILE)).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => FolderError::InUse { path: path.to_owned() },
+        _ => io_error("lock", &path.join(LOCK_FILE))(source),
+    })
+}
+
+fn read(disk: &dyn Disk, file: &Path) -> io::Result<String> {
+    let open = disk.open(file, OpenMode::Read)?;
+    let mut bytes = vec![0; usize::try_from(open.len()?).expect("a file of ours fits in memory")];
+    open.read_exact_at(0, &mut bytes)?;
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 fn first(owner: &Owner, seeds: &dyn Seeds) -> Written {
@@ -281,6 +315,8 @@ fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
+    use anabranch_log::disk::RealDisk;
+
     use super::*;
     use crate::env::OsSeeds;
 
@@ -289,7 +325,7 @@ mod tests {
         Owner { cluster: cluster.to_owned(), region, node: NodeId(node) }
     }
     fn open(path: &Path, owner: &Owner) -> Result<DataFolder, FolderError> {
-        DataFolder::open(path, owner, &OsSeeds)
+        DataFolder::open(path, Arc::new(RealDisk::new(path)), owner, &OsSeeds)
     }
 
     #[test]

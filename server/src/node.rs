@@ -12,13 +12,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anabranch_core::{Incarnation, ShardId};
-use anabranch_gossip::{Gossip, GossipConfig, TlsIdentity, Tuning, WallClock, region_server_name};
+use anabranch_gossip::{
+    Gossip, GossipConfig, ReadOn, TlsIdentity, Tuning, WallClock, region_server_name,
+};
 use anabranch_log::LogOptions;
-use anabranch_log::derived::{Checkpoints, Opened, SledCheckpoints};
-use anabranch_log::disk::{Disk, RealDisk};
+use anabranch_log::derived::Opened;
 use parking_lot::Mutex;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +30,9 @@ pub use error::StartError;
 
 use crate::api::{self, Api, ApiParts, ApiSettings, ApiTls};
 use crate::config::ValidConfig;
-use crate::env::{Clock, Listener, Net, OsSeeds, Seeds, SystemClock, TokioNet, blocking};
+use crate::env::{
+    Clock, Listener, Net, OsSeeds, RealStorage, Seeds, Storage, SystemClock, TokioNet, blocking,
+};
 use crate::identity::{DataFolder, FolderError, Owner};
 use crate::raft::{self, Identity, RaftService, RaftTls};
 use crate::shard::{Shard, ShardConfig, ShardParts};
@@ -38,8 +43,6 @@ const SHARDS: [ShardId; 1] = [ShardId(0)];
 /// Opens the socket of gossip, listening at an address.
 pub type GossipSocket =
     Arc<dyn Fn(SocketAddr, WallClock) -> io::Result<anabranch_gossip::Environment> + Send + Sync>;
-/// Opens the disk below a folder that exists.
-pub type DiskAt = Arc<dyn Fn(&Path) -> Arc<dyn Disk> + Send + Sync>;
 
 /// The world of a node.
 #[derive(Clone)]
@@ -50,8 +53,8 @@ pub struct Environment {
     pub net: Arc<dyn Net>,
     /// Randomness.
     pub seeds: Arc<dyn Seeds>,
-    /// Where the log is.
-    pub disk: DiskAt,
+    /// Where log, identity and checkpoints are.
+    pub storage: Arc<dyn Storage>,
     /// Packets between regions.
     pub gossip: GossipSocket,
 }
@@ -63,7 +66,7 @@ impl Environment {
             clock: Arc::new(SystemClock::new()),
             net: Arc::new(TokioNet),
             seeds: Arc::new(OsSeeds),
-            disk: Arc::new(|folder| Arc::new(RealDisk::new(folder))),
+            storage: Arc::new(RealStorage),
             gossip: Arc::new(anabranch_gossip::Environment::udp),
         }
     }
@@ -233,7 +236,8 @@ async fn open_folder(
     let owner =
         Owner { cluster: config.cluster.clone(), region: config.region.clone(), node: config.node };
     let (path, seeds) = (config.data_dir.clone(), Arc::clone(&environment.seeds));
-    let opened = blocking(move || DataFolder::open(&path, &owner, &*seeds)).await;
+    let disk = environment.storage.disk(&path);
+    let opened = blocking(move || DataFolder::open(&path, disk, &owner, &*seeds)).await;
     Ok(Arc::new(opened?))
 }
 
@@ -269,16 +273,17 @@ async fn parts(
     gossip: watch::Receiver<Option<Gossip>>,
 ) -> Result<ShardParts, StartError> {
     let folder = config.data_dir.join("checkpoints");
-    let (checkpoints, opened) = blocking(move || SledCheckpoints::open(&folder)).await?;
+    let storage = Arc::clone(&environment.storage);
+    let (checkpoints, opened) = blocking(move || storage.checkpoints(&folder)).await?;
     if let Opened::MovedAside { to, reason } = opened {
         let to = to.display();
         tracing::warn!(%to, reason, "checkpoints were damaged; the state is rebuilt from the log");
     }
-    let checkpoints: Arc<dyn Checkpoints> = Arc::new(checkpoints);
     Ok(ShardParts {
         identity: Arc::clone(identity),
-        disk: (environment.disk)(&config.data_dir),
+        disk: environment.storage.disk(&config.data_dir),
         checkpoints,
+        storage: Arc::clone(&environment.storage),
         net: Arc::clone(&environment.net),
         tls: Some(certificates.raft.clone()),
         clock: Arc::clone(&environment.clock),
@@ -381,10 +386,18 @@ fn start_gossip(
         peers: config.peers.clone(),
         seed,
         reset_key: folder.reset_key(),
-        tuning: Tuning::DEFAULT,
+        tuning: Tuning { read_on: read_on(), ..Tuning::DEFAULT },
     };
     let sources = shards.iter().map(|(id, shard)| (*id, shard.source())).collect();
     Ok(Gossip::start(gossip, &certificates.gossip, world, sources)?)
+}
+
+/// A single-threaded runtime is a simulation: everything happens in its one order.
+fn read_on() -> ReadOn {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::CurrentThread => ReadOn::Session,
+        _ => ReadOn::BlockingPool,
+    }
 }
 
 fn serve_raft(
@@ -445,6 +458,9 @@ fn fail(failed: &watch::Sender<Option<String>>, reason: String) {
     });
 }
 
+/// Pause before the life of a log is recorded again, for which there was no room.
+const RECORD_AGAIN: Duration = Duration::from_secs(1);
+
 /// Records which life of the region the log belongs to, as soon as the log says so.
 async fn record_birth(
     folder: Arc<DataFolder>,
@@ -461,9 +477,14 @@ async fn record_birth(
             return;
         }
     };
-    let id = shard.id();
-    if let Err(error) = blocking(move || folder.record(id, incarnation)).await {
-        fail(&failed, error.to_string());
+    loop {
+        let (folder, id) = (Arc::clone(&folder), shard.id());
+        match blocking(move || folder.record(id, incarnation)).await {
+            Ok(()) => return,
+            // The log knows it meanwhile.
+            Err(error) if error.is_full() => tokio::time::sleep(RECORD_AGAIN).await,
+            Err(error) => return fail(&failed, error.to_string()),
+        }
     }
 }
 

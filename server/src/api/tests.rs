@@ -25,7 +25,7 @@ use tonic::{Code, Request, Status};
 use super::append::{with_margin, within};
 use super::validate::check;
 use super::{Api, ApiParts, ApiSettings, serve};
-use crate::env::{Net, OsSeeds, SystemClock, TokioNet};
+use crate::env::{Net, OsSeeds, RealStorage, SystemClock, TokioNet};
 use crate::raft::{self, Identity, Node, RaftService, Timings};
 use crate::shard::{Shard, ShardConfig, ShardParts};
 
@@ -202,6 +202,7 @@ impl Cluster {
                 identity: Arc::clone(&identity),
                 disk: Arc::new(MemoryDisk::new(node)),
                 checkpoints: Arc::new(MemoryCheckpoints::default()),
+                storage: Arc::new(RealStorage),
                 net: Arc::clone(&net),
                 tls: None,
                 clock: clock.clone(),

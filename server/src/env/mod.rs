@@ -1,4 +1,4 @@
-//! The seams to the world: time, network, randomness.
+//! The seams to the world: time, network, randomness, storage.
 //!
 //! A node takes these from whoever starts it. In production they are the operating system's; a
 //! simulation passes its own, and everything a node does then follows from one seed.
@@ -9,6 +9,7 @@ pub mod dial;
 pub mod net;
 pub mod seed;
 mod serve;
+pub mod storage;
 
 pub use blocking::{blocking, in_background};
 pub use clock::{Clock, SystemClock};
@@ -16,3 +17,4 @@ pub use dial::dial;
 pub use net::{BoxStream, ByteStream, Listener, Net, TokioNet};
 pub use seed::{OsSeeds, Seeds};
 pub use serve::{Connection, connections};
+pub use storage::{RealStorage, Storage};

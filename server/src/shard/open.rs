@@ -19,8 +19,8 @@ use super::inlet::Inlet;
 use super::lead::Lead;
 use super::machine::{Checkpointer, Loaded, RegionMachine, load};
 use super::state::ShardState;
-use super::{Inner, Shard, order};
-use crate::env::{Clock, Net, Seeds};
+use super::{Inner, Shard, order, room};
+use crate::env::{Clock, Net, Seeds, Storage};
 use crate::raft::{GroupConfig, Identity, RaftGroup, RaftTls, StartError, Timings};
 
 /// Appends that may wait for the sequencer.
@@ -54,6 +54,8 @@ pub struct ShardParts {
     pub disk: Arc<dyn Disk>,
     /// Where checkpoints are.
     pub checkpoints: Arc<dyn Checkpoints>,
+    /// Who drives the log's writer.
+    pub storage: Arc<dyn Storage>,
     /// How nodes reach each other.
     pub net: Arc<dyn Net>,
     /// Certificates between the nodes.
@@ -77,7 +79,7 @@ pub enum OpenError {
         /// What the log said.
         source: anabranch_log::OpenError,
     },
-    /// The log's writer thread.
+    /// What drives the log's writer.
     #[error("start the writer of the log of shard {shard}")]
     Writer {
         /// Which shard.
@@ -141,7 +143,8 @@ impl Shard {
             let bytes = torn.bytes;
             tracing::info!(%shard, bytes, "cut an unacknowledged end that a crash had left");
         }
-        writer.spawn_thread().map_err(|source| OpenError::Writer { shard, source })?;
+        let drive = parts.storage.drive(writer);
+        drive.map_err(|source| OpenError::Writer { shard, source })?;
         let loaded = load(shard, &*parts.checkpoints);
         let loaded = loaded.filter(|loaded| loaded.index < opened.range.end);
         let (state, resume) = open_state(&config, &parts, &log, loaded)
@@ -182,7 +185,7 @@ impl Shard {
         machine: Arc<Checkpointer>,
     ) -> Self {
         let (jobs, queue) = mpsc::channel(JOBS_WAITING);
-        let room = Arc::new(Semaphore::new(JOBS_BYTES));
+        let jobs_room = Arc::new(Semaphore::new(JOBS_BYTES));
         let stop = watch::Sender::new(false);
         let inlet = Arc::new(Inlet::new());
         let lead = Lead {
@@ -190,6 +193,7 @@ impl Shard {
             members: config.members.clone(),
             state: Arc::clone(&state),
             raft: raft.clone(),
+            log: log.clone(),
             inlet: Arc::clone(&inlet),
             gossip: parts.gossip,
             clock: parts.clock,
@@ -201,9 +205,10 @@ impl Shard {
         let mut tasks = JoinSet::new();
         tasks.spawn(lead.run());
         tasks.spawn(order::follow(Arc::clone(&state), stop.subscribe()));
+        tasks.spawn(room::keep(log.clone(), stop.subscribe()));
         let tasks = Mutex::new(tasks);
         let inner =
-            Inner { id: config.shard, state, raft, log, machine, inlet, jobs, room, stop, tasks };
+            Inner { id: config.shard, state, raft, log, machine, inlet, jobs, room: jobs_room, stop, tasks };
         Self { inner: Arc::new(inner) }
     }
 

@@ -5,6 +5,7 @@ mod members;
 mod ports;
 mod race;
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +13,11 @@ use std::time::Duration;
 use anabranch_client::{Client, event};
 use anabranch_core::RegionName;
 use anabranch_gossip::DevCa;
-use anabranch_log::disk::MemoryDisk;
+use anabranch_log::Writer;
+use anabranch_log::derived::{Checkpoints, OpenError, Opened};
+use anabranch_log::disk::{Disk, MemoryDisk};
 use anabranch_server::config::{Config, Member, Span, Tls};
+use anabranch_server::env::{RealStorage, Storage};
 use anabranch_server::identity::FolderError;
 use anabranch_server::node::{Environment, Node, StartError};
 use ports::free_address;
@@ -120,15 +124,27 @@ async fn a_drained_leader_hands_over_and_comes_back_with_everything() {
     }
 }
 
+/// Log and identity on a disk in memory, everything else as in production.
+struct OnMemory(MemoryDisk);
+
+impl Storage for OnMemory {
+    fn disk(&self, _: &Path) -> Arc<dyn Disk> {
+        Arc::new(self.0.clone())
+    }
+    fn checkpoints(&self, folder: &Path) -> Result<(Arc<dyn Checkpoints>, Opened), OpenError> {
+        RealStorage.checkpoints(folder)
+    }
+    fn drive(&self, writer: Writer) -> io::Result<()> {
+        RealStorage.drive(writer)
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_whose_disk_fails_says_so() {
     let (_dir, configs) = region(1);
     let disk = MemoryDisk::new(1);
-    let world = disk.clone();
-    let environment = Environment {
-        disk: Arc::new(move |_: &Path| Arc::new(world.clone())),
-        ..Environment::system()
-    };
+    let storage = Arc::new(OnMemory(disk.clone()));
+    let environment = Environment { storage, ..Environment::system() };
     let node = Node::start(configs[0].clone().validate().unwrap(), environment).await.unwrap();
     let client = client(&configs);
     client.append("s-1", event("Written")).await.unwrap();

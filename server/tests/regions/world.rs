@@ -15,7 +15,7 @@ use anabranch_gossip::{
 use anabranch_log::LogOptions;
 use anabranch_log::derived::MemoryCheckpoints;
 use anabranch_log::disk::{Disk, MemoryDisk};
-use anabranch_server::env::{Clock, OsSeeds, SystemClock, TokioNet};
+use anabranch_server::env::{Clock, OsSeeds, RealStorage, SystemClock, TokioNet};
 use anabranch_server::raft::{Identity, Node, Timings};
 use anabranch_server::shard::{Shard, ShardConfig, ShardParts};
 use bytes::Bytes;
@@ -105,6 +105,7 @@ impl World {
             identity: Arc::new(Identity::new(name.clone(), NodeId(1))),
             disk: Arc::new(disk.clone()),
             checkpoints: Arc::new(checkpoints.clone()),
+            storage: Arc::new(RealStorage),
             net: Arc::new(TokioNet),
             tls: None,
             clock: Arc::clone(&clock),

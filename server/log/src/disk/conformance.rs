@@ -17,6 +17,7 @@ pub fn check(mut make_disk: impl FnMut() -> Arc<dyn Disk>) {
     names(&*make_disk());
     renames(&*make_disk());
     syncs(&*make_disk());
+    locks(&*make_disk());
 }
 
 fn open_modes(disk: &dyn Disk) {
@@ -96,6 +97,16 @@ fn renames(disk: &dyn Disk) {
     assert_eq!(disk.list(Path::new("")).expect("list"), ["d"]);
     let gone = disk.rename(Path::new("a"), Path::new("c")).map_err(|e| e.kind());
     assert_eq!(gone, Err(ErrorKind::NotFound), "renaming a missing file");
+}
+
+fn locks(disk: &dyn Disk) {
+    let path = Path::new("lock");
+    let held = disk.lock(path).expect("lock");
+    let again = disk.lock(path).err().map(|e| e.kind());
+    assert_eq!(again, Some(ErrorKind::WouldBlock), "locking what is held");
+    disk.lock(Path::new("other")).expect("another lock is free");
+    drop(held);
+    disk.lock(path).expect("a lock that was let go is free");
 }
 
 fn syncs(disk: &dyn Disk) {

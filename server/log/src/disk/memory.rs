@@ -13,7 +13,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::image::{Change, Image, SplitMix};
-use super::{Disk, DiskFile, OpenMode};
+use super::{Disk, DiskFile, Lock, OpenMode};
 
 /// A disk in memory. Clones share it.
 #[derive(Clone)]
@@ -33,6 +33,8 @@ struct Tree {
     syncs: u64,
     failing_sync: Option<u64>,
     misdirect: Option<(u64, u64)>,
+    /// Files held by one process alone.
+    locks: BTreeSet<PathBuf>,
 }
 
 #[derive(Clone)]
@@ -101,6 +103,7 @@ impl MemoryDisk {
             syncs: 0,
             failing_sync: None,
             misdirect: None,
+            locks: BTreeSet::new(),
         })))
     }
 
@@ -118,6 +121,17 @@ impl MemoryDisk {
         tree.life += 1;
         tree.failing_sync = None;
         tree.misdirect = None;
+        tree.locks.clear();
+    }
+
+    /// The process ends, the power stays: its handles are dead and its locks free, but what it wrote
+    /// is still there, to be lost by a [`crash`](Self::crash) until somebody syncs it.
+    pub fn kill(&self) {
+        let mut tree = self.0.lock();
+        tree.life += 1;
+        tree.failing_sync = None;
+        tree.misdirect = None;
+        tree.locks.clear();
     }
 
     /// Lets the `nth` sync from now fail (1 is the next), and every later one until a crash. What a
@@ -175,6 +189,19 @@ impl MemoryDisk {
         *self.0.lock().image_mut(path) = Image::durable(content.to_vec());
     }
 
+    /// Replaces everything on the disk by what is on another one, as when an old copy is put back.
+    /// Nobody may have files open.
+    pub fn restore(&self, from: &Self) {
+        let copy = from.fork(0);
+        let mut copy = copy.0.lock();
+        let mut tree = self.0.lock();
+        std::mem::swap(&mut tree.names, &mut copy.names);
+        std::mem::swap(&mut tree.durable_names, &mut copy.durable_names);
+        std::mem::swap(&mut tree.moves, &mut copy.moves);
+        std::mem::swap(&mut tree.files, &mut copy.files);
+        tree.next_file = tree.next_file.max(copy.next_file);
+    }
+
     /// A copy of the whole disk as it is now, with a seed of its own and no planned faults.
     pub fn fork(&self, seed: u64) -> Self {
         let tree = self.0.lock();
@@ -186,6 +213,7 @@ impl MemoryDisk {
             random: SplitMix(seed),
             failing_sync: None,
             misdirect: None,
+            locks: BTreeSet::new(),
             ..*tree
         })))
     }
@@ -299,6 +327,34 @@ impl Disk for MemoryDisk {
         let settled: Vec<Move> = tree.moves.drain(..end).collect();
         settled.iter().for_each(|change| tree.durable_names.apply(change));
         Ok(())
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Lock> {
+        let mut tree = self.0.lock();
+        if !tree.names.files.contains_key(path) {
+            tree.create(path)?;
+        }
+        if !tree.locks.insert(path.to_owned()) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let life = tree.life;
+        Ok(Box::new(MemoryLock { disk: self.clone(), path: path.to_owned(), life }))
+    }
+}
+
+/// Lets go when dropped, unless the process that held it is gone already.
+struct MemoryLock {
+    disk: MemoryDisk,
+    path: PathBuf,
+    life: u64,
+}
+
+impl Drop for MemoryLock {
+    fn drop(&mut self) {
+        let mut tree = self.disk.0.lock();
+        if tree.life == self.life {
+            tree.locks.remove(&self.path);
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod image;
 mod memory;
 mod real;
 
+use std::any::Any;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -49,7 +50,16 @@ pub trait Disk: Send + Sync + 'static {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Takes the file `path`, created if it is not there, for this process alone, until what is
+    /// returned is dropped or the process ends.
+    ///
+    /// # Errors
+    /// `WouldBlock` if another process, or this one, holds it.
+    fn lock(&self, path: &Path) -> io::Result<Lock>;
 }
+
+/// A file held by this process alone. Dropping it lets go.
+pub type Lock = Box<dyn Any + Send + Sync>;
 
 /// An open file. Safe to share; reads may run beside writes.
 #[allow(clippy::len_without_is_empty)] // Nobody asks.

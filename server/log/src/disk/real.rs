@@ -1,13 +1,13 @@
 //! The operating system's files.
 #![allow(clippy::disallowed_methods)] // This is where everyone else is sent to.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Disk, DiskFile, OpenMode};
+use super::{Disk, DiskFile, Lock, OpenMode};
 
 /// Files below one folder of the operating system. Linux and other Unixes.
 #[derive(Debug, Clone)]
@@ -16,7 +16,8 @@ pub struct RealDisk {
 }
 
 impl RealDisk {
-    /// A disk whose paths are relative to `root`, which must exist.
+    /// A disk whose paths are relative to `root`. If there is no such folder yet, creating any
+    /// folder, `""` included, makes it.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
@@ -67,6 +68,16 @@ impl Disk for RealDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(self.full(dir)?)?.sync_all()
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Lock> {
+        let path = self.full(path)?;
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Box::new(file)),
+            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::Error(source)) => Err(source),
+        }
     }
 }
 
