@@ -105,7 +105,7 @@ fn what_does_not_fit_is_named_with_its_value_and_what_is_allowed() {
         (message_after("[limits]\nappend-events = 0"), "limits.append-events = 0: must be 1 to 10000".into()),
         (message_after("[limits]\nappend-size = \"1KiB\""), "limits.append-size = 1KiB: must be at least limits.payload-size, 1MiB, or no such event could be appended".into()),
         (message_after("[admission]\nbytes = \"1MiB\""), "admission.bytes = 1MiB: must be at least limits.append-size, 4MiB".into()),
-        (message_after("[log]\nsegment-size = \"2GiB\""), "log.segment-size = 2GiB: must be 1MiB to 1023MiB".into()),
+        (message_after("[log]\nsegment-size = \"2GiB\""), "log.segment-size = 2GiB: must be 64KiB to 1023MiB".into()),
         (message_after("[log]\ncache-size = \"1MiB\""), "log.cache-size = 1MiB: must be at least 16MiB: room for a few large appends".into()),
     ] {
         assert_eq!(found, expected);

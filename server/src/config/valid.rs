@@ -63,7 +63,7 @@ pub struct TlsFiles {
 /// Below this, ordinary time services would stop the node now and then.
 const DRIFT_LEAST: Span = Span::millis(50);
 const DRIFT_MOST: Span = Span::millis(60_000);
-const SEGMENT_LEAST: Size = Size::mib(1);
+const SEGMENT_LEAST: Size = Size(64 << 10);
 const SEGMENT_MOST: Size = Size::mib(1023);
 
 impl ValidConfig {
