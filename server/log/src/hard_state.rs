@@ -118,7 +118,9 @@ impl HardStateFile {
         let Some((index, slot)) = newest.max_by_key(|(_, slot)| slot.generation) else {
             return Err(OpenError::HardStateDamaged { path });
         };
-        // What was read may not have been synced before the crash; from here on it is relied on.
+        // What was read may not have been synced before the crash, or a sync of it failed; from here
+        // on it is relied on. Written again, or a sync need not write it.
+        file.write_all_at(index * SLOT_BYTES, &[&encode(log, &slot)]).map_err(io)?;
         file.sync().map_err(io)?;
         let file = Self { file, log, generation: slot.generation, free: 1 - index };
         Ok(FoundHardState { file, slot, one_copy_lost })

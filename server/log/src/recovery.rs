@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::OpenError;
+use crate::failure::is_full;
 use crate::hard_state::{self, Acknowledged, FoundHardState, HardStateFile, Slot};
 use crate::log::{Opened, Room, TornTail};
 use crate::offsets::{self, Sealed};
@@ -41,6 +42,9 @@ pub(crate) fn open(
     let mut opened = Opened { hard_state_copy_lost: hard.one_copy_lost, ..Opened::default() };
     let found = folder.segments(&firsts, hard.slot.acknowledged, &mut opened)?;
     let reserved = reserve::take(&*disk, dir, options.reserve_bytes).is_ok();
+    if !reserved {
+        tracing::warn!(?dir, "the disk is full, there is no room for the reserve");
+    }
 
     let range = opened.range.clone();
     let state = State {
@@ -58,6 +62,9 @@ pub(crate) fn open(
         hard_state: hard.slot.state.clone(),
         committed: None,
         room: if reserved { Room::Ok } else { Room::Low },
+        again: false,
+        impatient: false,
+        space_wanted: Vec::new(),
         closing: false,
         stopped: None,
         wake: None,
@@ -239,7 +246,8 @@ impl Folder<'_> {
     }
 
     /// Cuts what is not whole, and makes sure that the rest is durable: it may only ever have been in
-    /// the memory of a process that was killed.
+    /// the system's cache, be it that the process was killed, or that a sync failed and the cache
+    /// takes for clean what the disk never got.
     fn keep_last(
         &self,
         id: SegmentId,
@@ -253,6 +261,7 @@ impl Folder<'_> {
             let bytes = scan.len - scan.end;
             opened.torn = Some(TornTail { segment: id.first, offset: scan.end, bytes });
         }
+        segment::rewrite(&*file, scan.sure..scan.end)?;
         file.sync()?;
         found.last = scan.last;
         found.views.push(SegmentView {
@@ -272,7 +281,13 @@ impl Folder<'_> {
     fn set_aside(&self, first: u64, opened: &mut Opened) -> Result<(), OpenError> {
         opened.empty_segment = Some(first);
         let path = segment::path(self.dir, first);
-        roll::quarantine(self.disk, self.dir, first).map_err(io_error("set aside", path))
+        let aside = match roll::quarantine(self.disk, self.dir, first) {
+            // For this, too, the reserve is there.
+            Err(error) if is_full(&error) => reserve::release(self.disk, self.dir)
+                .and_then(|()| roll::quarantine(self.disk, self.dir, first)),
+            outcome => outcome,
+        };
+        aside.map_err(io_error("set aside", path))
     }
 
     /// Identity of the last record of a log whose last segment is sealed.

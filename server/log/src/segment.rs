@@ -94,12 +94,15 @@ pub(crate) struct Scan {
     pub len: u64,
     /// The last whole frame is a mark.
     pub marked: bool,
+    /// Where the last mark lies, or the first frame: what is before was synced.
+    pub sure: u64,
 }
 
 /// Reads frames from the start until the first that is not whole or not the next one.
 pub(crate) fn scan(file: &dyn DiskFile, id: SegmentId) -> io::Result<Scan> {
     let len = file.len()?;
-    let mut found = Scan { offsets: Vec::new(), last: None, end: HEADER_BYTES, len, marked: false };
+    let (end, sure) = (HEADER_BYTES, HEADER_BYTES);
+    let mut found = Scan { offsets: Vec::new(), last: None, end, len, marked: false, sure };
     let mut frames = Frames::new(file, id.seed(), HEADER_BYTES..len);
     while let Some((offset, frame)) = frames.next()? {
         match frame {
@@ -113,7 +116,7 @@ pub(crate) fn scan(file: &dyn DiskFile, id: SegmentId) -> io::Result<Scan> {
                 found.offsets.push(offset as u32);
                 found.marked = false;
             }
-            Frame::Mark { .. } => found.marked = true,
+            Frame::Mark { .. } => (found.marked, found.sure) = (true, offset),
         }
         found.end = frames.offset;
     }
@@ -205,6 +208,20 @@ impl<'a> Frames<'a> {
             }
         }
     }
+}
+
+/// Writes a range of a file again, as it is.
+///
+/// After a failed sync the system may take pages for clean that never reached the disk: they can be
+/// read, and no later sync writes them, unless they are written anew.
+pub(crate) fn rewrite(file: &dyn DiskFile, range: std::ops::Range<u64>) -> io::Result<()> {
+    let mut start = range.start;
+    while start < range.end {
+        let len = (range.end - start).min(CHUNK_BYTES as u64) as usize;
+        file.write_all_at(start, &[&read(file, start, len)?])?;
+        start += len as u64;
+    }
+    Ok(())
 }
 
 fn read(file: &dyn DiskFile, offset: u64, len: usize) -> io::Result<Bytes> {

@@ -167,6 +167,31 @@ fn a_write_that_landed_elsewhere_is_found() {
 }
 
 #[test]
+fn what_a_new_process_reads_after_a_failed_sync_it_makes_durable_before_it_relies_on_it() {
+    for what in ["records", "vote"] {
+        let disk = MemoryDisk::new(1);
+        let (log, mut writer) = filled(&disk, 3);
+        let reports = Reports::default();
+        disk.fail_sync(1);
+        match what {
+            "records" => log.append(vec![record(4, 1, 60)], reports.done(1)),
+            _ => log.save_vote("v".into(), reports.done(1)),
+        }
+        writer.step();
+        assert!(reports.take()[0].1.is_err(), "{what}");
+        // The system's cache still shows what the disk never got, and takes it for clean.
+        disk.kill();
+        let (log, mut writer, _) = open(&disk);
+        let (seen, vote) = (read_all(&log).len(), log.hard_state().vote);
+        assert!(seen == 4 || vote == "v", "{what} can be read");
+        append(&log, &mut writer, vec![record(seen as u64 + 1, 1, 60)]);
+        disk.crash();
+        let (log, _, _) = open(&disk);
+        assert_eq!((read_all(&log).len(), log.hard_state().vote), (seen + 1, vote), "{what}");
+    }
+}
+
+#[test]
 fn a_failed_sync_ends_the_right_to_write_but_not_to_read() {
     let disk = MemoryDisk::new(1);
     let (log, mut writer) = filled(&disk, 3);
@@ -195,79 +220,6 @@ fn a_failed_sync_ends_the_right_to_write_but_not_to_read() {
     let (log, mut writer, _) = open(&disk);
     assert_eq!(read_all(&log).len(), 3);
     append(&log, &mut writer, vec![record(4, 2, 60)]);
-}
-
-#[test]
-fn a_full_disk_refuses_appends_and_takes_them_again_when_there_is_room() {
-    for extra in 0..200 {
-        let disk = MemoryDisk::new(1);
-        let (log, mut writer) = filled(&disk, 17);
-        disk.set_capacity(Some(disk.used() + extra));
-        let reports = Reports::default();
-        log.append(vec![record(18, 1, 300)], reports.done(1));
-        log.append(vec![record(19, 1, 30)], reports.done(2));
-        log.append(vec![record(20, 1, 1500)], reports.done(3));
-        while writer.step() {}
-        let outcomes = reports.take();
-        assert_eq!(outcomes.len(), 3, "{extra}: {outcomes:?}");
-        assert!(outcomes.iter().all(|(_, o)| matches!(o, Err(LogError::Full))), "{outcomes:?}");
-        assert_eq!(log.range(), 1..18);
-        assert_eq!(log.last().map(|last| last.index), Some(17));
-        assert_eq!(log.room(), Room::Low);
-        support::save_vote(&log, &mut writer, "still votes");
-        disk.set_capacity(None);
-        log.restore_reserve();
-        append(&log, &mut writer, vec![record(18, 2, 300), record(19, 2, 30)]);
-        assert_eq!(log.room(), Room::Ok);
-        disk.crash();
-        let (log, _, _) = open(&disk);
-        let mut expected: Vec<_> = (1..18).map(|index| record(index, 1, 60)).collect();
-        expected.extend([record(18, 2, 300), record(19, 2, 30)]);
-        assert_eq!(read_all(&log), expected, "{extra}");
-    }
-}
-
-#[test]
-fn the_reserve_carries_small_entries_over_a_full_disk() {
-    let disk = MemoryDisk::new(1);
-    let reserved = || LogOptions { reserve_bytes: 4096, ..options() };
-    let (log, mut writer, _) = try_open(&disk, reserved()).unwrap();
-    append(&log, &mut writer, vec![record(1, 1, 60)]);
-    assert_eq!(log.room(), Room::Ok);
-    disk.set_capacity(Some(disk.used()));
-    append(&log, &mut writer, vec![record(2, 1, 60)]);
-    assert_eq!(log.room(), Room::Low, "acknowledged, from the reserve");
-    append(&log, &mut writer, vec![record(3, 1, 60)]);
-    log.restore_reserve();
-    while writer.step() {}
-    assert_eq!(log.room(), Room::Low, "there is still no room to set aside");
-    let (log, mut writer, _) = try_open(&disk, reserved()).unwrap();
-    assert_eq!(log.room(), Room::Low, "also after a restart");
-    disk.set_capacity(None);
-    log.restore_reserve();
-    while writer.step() {}
-    assert_eq!(log.room(), Room::Ok);
-    assert_eq!(read_all(&log).len(), 3);
-}
-
-#[test]
-fn what_a_full_disk_took_of_a_batch_does_not_come_back_behind_a_later_one() {
-    let disk = MemoryDisk::new(1);
-    let (log, mut writer) = filled(&disk, 1);
-    let two_records = 2 * record(2, 1, 60).stored_bytes() as u64;
-    disk.set_capacity(Some(disk.used() + two_records + 20));
-    let reports = Reports::default();
-    log.append((2..6).map(|index| record(index, 1, 60)).collect(), reports.done(1));
-    while writer.step() {}
-    assert!(matches!(reports.take()[..], [(1, Err(LogError::Full))]));
-    disk.set_capacity(None);
-    // As long as the record that was refused, so the next refused one would follow it.
-    let mut other = record(2, 1, 60);
-    other.leader += 1;
-    log.append(vec![other.clone()], reports.done(2));
-    writer.write_pending();
-    let (reopened, ..) = open(&disk.fork(1));
-    assert_eq!(read_all(&reopened), [record(1, 1, 60), other]);
 }
 
 #[test]
