@@ -3,22 +3,17 @@
 //!
 //! ```text
 //!  nemesis ──► cluster (processes) ── proxy (links between regions)
-//!  workload ──► history ─┐
-//!  subscribers ──────────┼──► evidence ──► checks (one file a law, pure)
-//!  final reads ──────────┘
+//!  workload ──► evidence ──► checks
 //! ```
+//!
+//! Workload, evidence and checks are those of the simulation: crates `anabranch-workload` and
+//! `anabranch-history`.
 //!
 //! What was done to the cluster is data, drawn from the seed before the run begins. What the cluster
 //! made of it is not: a seed repeats the faults, not the races.
 
-pub mod checks;
 pub mod cluster;
-pub mod content;
-pub mod evidence;
-pub mod harvest;
-pub mod history;
 pub mod nemesis;
 pub mod proxy;
 pub mod report;
 pub mod run;
-pub mod workload;

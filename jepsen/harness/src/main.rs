@@ -100,8 +100,14 @@ fn begin(args: &Args) -> anyhow::Result<bool> {
     let kept = || eprintln!("logs and data are kept in {}", settings.folder.display());
     let findings = result.inspect_err(|_| kept())?;
     println!("\n{}", report::tables(&findings));
+    print!("{}", report::notes(&findings.verdicts));
     let broken = report::broken(&findings.verdicts);
     if !broken.is_empty() {
+        eprintln!("{}", report::excerpts(&findings));
+        let mut lines = String::new();
+        findings.evidence.write_jsonl(&mut lines);
+        let history = settings.folder.join("history.jsonl");
+        std::fs::write(&history, lines).context("keep the history")?;
         eprintln!("{broken}\nseed {seed}; repeat with: anabranch-harness {}", repeat(args, seed));
         kept();
     } else if args.keep {

@@ -1,10 +1,11 @@
 //! What people read at the end.
 
+use anabranch_history::checks::Verdict;
+use anabranch_history::excerpt;
+use anabranch_history::op::Outcome;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 
-use crate::checks::Verdict;
-use crate::history::Outcome;
 use crate::nemesis::What;
 use crate::run::Findings;
 
@@ -30,6 +31,20 @@ pub fn broken(verdicts: &[Verdict]) -> String {
     text
 }
 
+/// Of each broken law, the part of the history that shows it.
+pub fn excerpts(findings: &Findings) -> String {
+    let broken = findings.verdicts.iter().filter(|verdict| verdict.broken > 0);
+    broken
+        .map(|verdict| format!("\n{}:\n{}", verdict.name, excerpt(&findings.evidence, verdict)))
+        .collect()
+}
+
+/// What is no violation and must still be known.
+pub fn notes(verdicts: &[Verdict]) -> String {
+    let notes = verdicts.iter().flat_map(|verdict| &verdict.notes);
+    notes.map(|note| format!("note: {note}\n")).collect()
+}
+
 fn happened(findings: &Findings) -> Table {
     let (evidence, history) = (&findings.evidence, &findings.evidence.history);
     let outcomes =
@@ -39,6 +54,7 @@ fn happened(findings: &Findings) -> Table {
     };
     let moves: u32 = evidence.subscribed.iter().map(|subscribed| subscribed.moves).sum();
     let given: usize = evidence.subscribed.iter().map(|subscribed| subscribed.events.len()).sum();
+    let again: usize = evidence.subscribed.iter().map(|given| given.forgotten.len()).sum();
     let events =
         evidence.regions.values().map(|read| read.regional.len()).max().unwrap_or_default();
     let rows = [
@@ -48,7 +64,11 @@ fn happened(findings: &Findings) -> Table {
         ("links cut", faults(|what| matches!(what, What::Cut { .. }))),
         ("packets lost in cuts", findings.traffic.dropped as usize),
         ("appends acknowledged", outcomes(|outcome| matches!(outcome, Outcome::Acknowledged(_)))),
-        ("appends refused", outcomes(|outcome| matches!(outcome, Outcome::Refused { .. }))),
+        (
+            "appends refused by expectation",
+            outcomes(|told| matches!(told, Outcome::Conflict { .. })),
+        ),
+        ("appends refused otherwise", outcomes(|told| matches!(told, Outcome::Refused { .. }))),
         (
             "appends of unknown outcome",
             outcomes(|outcome| matches!(outcome, Outcome::Unknown { .. })),
@@ -57,7 +77,9 @@ fn happened(findings: &Findings) -> Table {
         ("events in every region", events),
         ("events given to subscribers", given),
         ("moves of subscribers", moves as usize),
-        ("reads elsewhere with a session", history.session_reads.len()),
+        ("events given again to killed subscribers", again),
+        ("looks at nodes during the run", history.observations.len()),
+        ("reads with a session", history.session_reads.len()),
         ("the same, given up at the deadline", history.session_gave_up as usize),
         ("ms from healing to agreement", findings.recovery.as_millis() as usize),
     ];
@@ -100,11 +122,11 @@ mod tests {
 
     #[test]
     fn a_law_that_was_not_tested_does_not_hold() {
-        let mut verdict = Verdict::new("a law");
+        let mut verdict = Verdict::new("law", "a law");
         assert!(broken(std::slice::from_ref(&verdict)).contains("nothing was there to check"));
         verdict.check(true, String::new);
         assert_eq!(broken(std::slice::from_ref(&verdict)), "");
-        verdict.check(false, || "eu/1/0:7 is lost".into());
+        verdict.check(false, || "eu/1/0:7 is lost".to_owned());
         assert!(broken(&[verdict]).contains("eu/1/0:7 is lost"));
     }
 }

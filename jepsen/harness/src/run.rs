@@ -5,17 +5,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anabranch_history::checks::{self, Verdict};
+use anabranch_history::evidence::{Evidence, Recovery};
+use anabranch_history::ledger::Ledger;
+use anabranch_workload::harvest::{self, Agreed, Nodes};
+use anabranch_workload::{Control, Plan, Sites, Workload};
 use anyhow::bail;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::checks::{self, Verdict};
-use crate::cluster::{Cluster, NODES, NodeAt, REGIONS};
-use crate::evidence::Evidence;
-use crate::harvest;
-use crate::history::Ledger;
+use crate::cluster::{Cluster, Lives, NODES, NodeAt, REGIONS};
 use crate::nemesis::{Fault, Shape, What, plan};
 use crate::proxy::Traffic;
-use crate::workload::{Load, Workload};
+
+/// Pause between two rounds of questions to all nodes.
+const OBSERVE_EVERY: Duration = Duration::from_millis(1_000);
+/// In every so many rounds nodes are also asked for the hash of their global order.
+const CHAINS_EVERY: u64 = 3;
 
 /// What a run is to be.
 #[derive(Debug, Clone)]
@@ -62,35 +68,75 @@ pub struct Findings {
 pub async fn run(settings: &Settings) -> anyhow::Result<Findings> {
     let mut cluster = Cluster::start(&settings.folder, &settings.binary, settings.delay).await?;
     wait_for_start(&mut cluster, settings.patience).await?;
-    let ledger = Arc::new(Ledger::new());
-    let addresses = std::array::from_fn(|region| cluster.api(region));
-    let run = (settings.seed ^ (settings.seed >> 32)) as u32;
-    let load = Load { seed: settings.seed, run, writers: settings.writers, think: settings.think };
-    let mut workload = Workload::start(&addresses, load, &ledger)?;
+    let began = std::time::Instant::now();
+    let ledger = Arc::new(Ledger::new(Arc::new(move || began.elapsed())));
+    let sites: Arc<dyn Sites> = Arc::new(cluster.sites());
+    let clients = Plan::busy(settings.seed, settings.writers, settings.think);
+    let every: Vec<usize> = (0..REGIONS.len()).collect();
+    let start = |home: &usize| Workload::start(&sites, &clients, &ledger, *home);
+    let mut workloads: Vec<Workload> = every.iter().map(start).collect();
+    let observer = observe(sites.clone(), ledger.clone(), cluster.lives());
 
     let Settings { seed, lasts, power, .. } = *settings;
     let faults = plan(seed, &Shape { regions: REGIONS.len(), nodes: NODES, lasts, power });
-    torture(&mut cluster, &faults, lasts, &ledger).await?;
+    let controls: Vec<Control> = workloads.iter().map(Workload::control).collect();
+    let (tortured, ()) =
+        tokio::join!(torture(&mut cluster, &faults, lasts, &ledger), surge(&controls, lasts));
+    tortured?;
     cluster.heal().await?;
-    let healed = Instant::now();
-    workload.stop_writing().await;
+    let healed = ledger.now();
+    let within = settings.patience;
+    let served = harvest::served(&*sites, &every, &ledger, healed, within).await;
+    for workload in &mut workloads {
+        workload.stop_writing().await;
+    }
 
-    let converged = harvest::converge(&cluster, settings.patience).await;
-    let recovery = healed.elapsed();
-    let mut evidence = Evidence { history: ledger.history(), ..Evidence::default() };
-    let events = match converged {
-        Ok(events) => events,
-        Err(not_converged) => {
-            evidence.not_converged = not_converged;
-            0
-        }
+    let nodes = Nodes::all(&*sites);
+    let converged = nodes.converge(true, within).await;
+    let recovery = ledger.now().saturating_sub(healed);
+    drop(observer);
+    let agreed = converged.as_ref().ok().map(|_| recovery);
+    let (agreed_on, not_converged) = match converged {
+        Ok(agreed) => (agreed, Vec::new()),
+        Err(words) => (Agreed { events: 0, global: 0 }, words),
     };
-    evidence.subscribed = workload.finish_reading(events, settings.patience).await;
-    evidence.regions = harvest::read(&cluster).await?;
-    evidence.prints = harvest::prints(&cluster).await?;
+    let mut evidence = Evidence::default();
+    for control in &controls {
+        control.finish_reading(agreed_on.events, agreed_on.global, within);
+    }
+    for workload in workloads {
+        evidence.subscribed.extend(workload.subscribers_ended().await);
+    }
+    evidence.recovery = Some(Recovery { within: within * 2, served, agreed, not_converged });
+    evidence.regions = harvest::read(&*sites, &every, seed).await?;
+    evidence.prints = nodes.prints().await?;
+    evidence.blocked_by = nodes.blockers().await;
     evidence.deaths = cluster.deaths();
+    evidence.history = ledger.history();
     let verdicts = checks::all(&evidence);
     Ok(Findings { evidence, verdicts, faults, traffic: cluster.traffic(), recovery })
+}
+
+/// Asks every node how it is, until the observer is dropped.
+fn observe(sites: Arc<dyn Sites>, ledger: Arc<Ledger>, lives: Lives) -> JoinSet<()> {
+    let mut observer = JoinSet::new();
+    observer.spawn(async move {
+        let nodes = Nodes::all(&*sites);
+        for nth in 0_u64.. {
+            let chains = nth % CHAINS_EVERY == 0;
+            nodes.observe(&ledger, |region, node| lives.of(region, node), chains).await;
+            sleep(OBSERVE_EVERY).await;
+        }
+    });
+    observer
+}
+
+/// Ten times as many clients, for a tenth of the time.
+async fn surge(controls: &[Control], lasts: Duration) {
+    sleep(lasts * 4 / 10).await;
+    controls.iter().for_each(|control| control.surge(true));
+    sleep(lasts / 10).await;
+    controls.iter().for_each(|control| control.surge(false));
 }
 
 /// Waits until every region has a leader and every node has heard of every region.
@@ -109,7 +155,14 @@ async fn wait_for_start(cluster: &mut Cluster, within: Duration) -> anyhow::Resu
             return Ok(());
         }
         if !deaths.is_empty() || Instant::now() >= deadline {
-            bail!("the cluster did not start; waiting for {waiting:?}; {}", deaths.join("; "));
+            bail!(
+                "the cluster did not start; waiting for {waiting:?}; {}",
+                deaths
+                    .iter()
+                    .map(|death| format!("{}: {}", death.node, death.why))
+                    .collect::<Vec<_>>()
+                    .join("; ")
+            );
         }
         sleep(Duration::from_millis(200)).await;
     }

@@ -3,15 +3,19 @@
 mod binary;
 mod config;
 mod process;
+mod sites;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_client::Client;
 use anabranch_client::wire::StatusResponse;
+use anabranch_history::evidence::Death;
 use anyhow::{Context, ensure};
+use parking_lot::Mutex;
 
 use crate::nemesis::Victim;
 use crate::proxy::{Links, Traffic};
@@ -19,6 +23,7 @@ use crate::proxy::{Links, Traffic};
 pub use binary::find_or_build;
 use config::{Layout, NodeAddresses};
 use process::Process;
+pub use sites::Addresses;
 
 /// Names of the regions.
 pub const REGIONS: [&str; 3] = ["asia", "eu", "us"];
@@ -31,10 +36,27 @@ const STATUS_WAIT: Duration = Duration::from_millis(700);
 /// Which node: number of its region, number within it.
 pub type NodeAt = (usize, usize);
 
+/// How often each node was started after it was killed, by the name of its region and its number.
+#[derive(Debug, Clone, Default)]
+pub struct Lives {
+    ended: Arc<Mutex<BTreeMap<(String, usize), u32>>>,
+}
+
+impl Lives {
+    /// Lives of a node that are over.
+    pub fn of(&self, region: &str, node: usize) -> u32 {
+        self.ended.lock().get(&(region.to_owned(), node)).copied().unwrap_or_default()
+    }
+    fn end(&self, (region, node): NodeAt) {
+        *self.ended.lock().entry((REGIONS[region].to_owned(), node)).or_default() += 1;
+    }
+}
+
 /// The processes and the links between their regions. Dropping it kills the processes.
 pub struct Cluster {
     nodes: BTreeMap<NodeAt, Node>,
     links: Links,
+    lives: Lives,
 }
 
 struct Node {
@@ -68,7 +90,7 @@ impl Cluster {
             let process = Process::start(binary, &config, &log)?;
             nodes.insert(at, Node { name, addresses, process, client });
         }
-        Ok(Self { nodes, links })
+        Ok(Self { nodes, links, lives: Lives::default() })
     }
 
     /// All nodes.
@@ -84,9 +106,9 @@ impl Cluster {
         let own = self.nodes.iter().filter(|((of, _), _)| *of == region);
         own.map(|(_, node)| node.addresses.api_url()).collect()
     }
-    /// A client that asks this node only.
-    pub fn client(&self, at: NodeAt) -> &Client {
-        &self.nodes[&at].client
+    /// Where clients find the nodes: the same all the time, also while nodes are down.
+    pub fn sites(&self) -> Addresses {
+        Addresses::new((0..REGIONS.len()).map(|region| self.api(region)).collect())
     }
     /// What a node says of itself; none if it does not answer soon.
     pub async fn status(&self, at: NodeAt) -> Option<StatusResponse> {
@@ -100,6 +122,7 @@ impl Cluster {
     /// # Errors
     /// If it cannot be killed.
     pub async fn kill(&mut self, at: NodeAt) -> anyhow::Result<()> {
+        self.lives.end(at);
         self.node(at).process.kill().await
     }
     /// Starts a node that was killed.
@@ -164,14 +187,17 @@ impl Cluster {
     }
 
     /// Nodes that ended by themselves so far, and panics in the logs.
-    pub fn deaths(&mut self) -> Vec<String> {
+    pub fn deaths(&mut self) -> Vec<Death> {
         let mut deaths = Vec::new();
-        for node in self.nodes.values_mut() {
-            deaths.extend(
-                node.process.deaths().into_iter().map(|why| format!("{}: {why}", node.name)),
-            );
+        for Node { name, process, .. } in self.nodes.values_mut() {
+            let death = |why| Death { node: name.clone(), why, excuse: None };
+            deaths.extend(process.deaths().into_iter().map(death));
         }
         deaths
+    }
+    /// How often each node was started.
+    pub fn lives(&self) -> Lives {
+        self.lives.clone()
     }
 
     fn node(&mut self, at: NodeAt) -> &mut Node {

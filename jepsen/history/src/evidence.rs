@@ -1,0 +1,228 @@
+//! What was found after the run: the history, and what every region shows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anabranch_client::wire::FingerprintResponse;
+use anabranch_client::{Context, Dot, Event, EventId, Order, Origin, Place, Stamp};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::content::{self, Mark};
+use crate::op::History;
+use crate::shape;
+use crate::text;
+
+/// An event as a region shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// Its identity.
+    #[serde(with = "text")]
+    pub dot: Dot,
+    /// The id its client gave it, or that its metadata say; see [`shape::name`].
+    #[serde(with = "text")]
+    pub id: EventId,
+    /// Its stream.
+    pub stream: String,
+    /// Its revision in the stream, in the region it was read in.
+    pub revision: u64,
+    /// Its stamp.
+    #[serde(with = "text")]
+    pub stamp: Stamp,
+    /// Its position in the order it was read in.
+    pub place: u64,
+    /// What it says of its append; none if that is not to be read.
+    #[serde(with = "text::option")]
+    pub mark: Option<Mark>,
+    /// Whether type and payload are those that belong to its id and mark.
+    pub intact: bool,
+}
+
+impl From<Event> for Seen {
+    fn from(event: Event) -> Self {
+        let mark = event.metadata.get(content::MARK).and_then(|text| Mark::parse(text));
+        let id = shape::name(event.id, &event.metadata);
+        let intact = event.kind == shape::kind(id)
+            && mark.is_some_and(|mark| {
+                event.payload == content::payload(id, mark.size)
+                    && event.metadata == shape::metadata(id, &mark)
+            });
+        let place = match event.place {
+            Place::Regional(place) | Place::Global(place) => place,
+        };
+        let Event { dot, stream, revision, stamp, .. } = event;
+        Self { dot, id, stream, revision, stamp, place, mark, intact }
+    }
+}
+
+/// All events of a region, in both orders.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RegionRead {
+    /// The origin that the region writes under. If it is not known, the one that bears its name and
+    /// comes last in its log is taken for it.
+    pub own: Option<Origin>,
+    /// In regional order.
+    pub regional: Vec<Seen>,
+    /// In global order.
+    pub global: Vec<Seen>,
+}
+
+impl RegionRead {
+    /// Both orders, with their names.
+    pub fn orders(&self) -> [(&'static str, &[Seen]); 2] {
+        [("regional", &self.regional), ("global", &self.global)]
+    }
+    /// The origin that the region writes under; none if it wrote nothing.
+    pub fn own(&self, region: &str) -> Option<&Origin> {
+        let mut backwards = self.regional.iter().rev().map(|seen| &seen.dot.origin);
+        let found = || backwards.find(|origin| origin.region.as_str() == region);
+        self.own.as_ref().or_else(found)
+    }
+}
+
+/// What a node holds, as hashes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Print {
+    /// What it holds.
+    #[serde(with = "text")]
+    pub frontier: Context,
+    /// Number of streams.
+    pub streams: u64,
+    /// Number of events.
+    pub events: u64,
+    /// Sums over the events of the streams of each bucket.
+    #[serde(with = "text::list")]
+    pub buckets: Vec<Bytes>,
+    /// Chain hash of each origin at its last event.
+    #[serde(with = "text::chains")]
+    pub chains: BTreeMap<Origin, (u64, Bytes)>,
+    /// Up to where the global order is final.
+    pub global_position: u64,
+    /// Hash over the global order up to there.
+    #[serde(with = "text")]
+    pub global_chain: Bytes,
+}
+
+impl TryFrom<FingerprintResponse> for Print {
+    type Error = anyhow::Error;
+
+    fn try_from(wire: FingerprintResponse) -> anyhow::Result<Self> {
+        let mut chains = BTreeMap::new();
+        for chain in wire.chains {
+            let origin =
+                chain.origin.ok_or_else(|| anyhow::anyhow!("a chain without an origin"))?;
+            chains.insert(origin.try_into()?, (chain.seq, chain.chain));
+        }
+        let frontier = wire.frontier.ok_or_else(|| anyhow::anyhow!("no frontier"))?;
+        Ok(Self {
+            frontier: frontier.try_into()?,
+            streams: wire.streams,
+            events: wire.events,
+            buckets: wire.buckets,
+            chains,
+            global_position: wire.global_position,
+            global_chain: wire.global_chain,
+        })
+    }
+}
+
+/// What a subscriber that ran all the time was given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscribed {
+    /// Who.
+    pub name: String,
+    /// In which order.
+    #[serde(with = "text")]
+    pub order: Order,
+    /// The category it follows; everything if none.
+    pub category: Option<String>,
+    /// Whether it ran until it was to have everything. One that ended early may lack the newest.
+    pub complete: bool,
+    /// Position and identity, in the order of delivery. Regional positions change with the region.
+    #[serde(with = "text::deliveries")]
+    pub events: Vec<(u64, Dot)>,
+    /// What it was given after it had kept its cursor last and before it was killed: it was given
+    /// these again.
+    #[serde(with = "text::deliveries")]
+    pub forgotten: Vec<(u64, Dot)>,
+    /// How often it moved to another region with its cursor.
+    pub moves: u32,
+    /// Errors that a subscription should not meet.
+    pub problems: Vec<String>,
+}
+
+impl Subscribed {
+    /// Whether events of this stream are for it.
+    pub fn wants(&self, stream: &str) -> bool {
+        let Some(category) = &self.category else { return true };
+        stream == category
+            || stream.strip_prefix(category.as_str()).is_some_and(|rest| rest.starts_with('-'))
+    }
+}
+
+/// A node that ended by itself or panicked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Death {
+    /// The node's name.
+    pub node: String,
+    /// What it left behind: exit code, panic message.
+    pub why: String,
+    /// The fault that made it do so, if it was to: a failed fsync, say.
+    pub excuse: Option<String>,
+}
+
+/// How the regions came back after the last fault was healed. All times count from then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// How long it may take.
+    #[serde(with = "text")]
+    pub within: Duration,
+    /// When each region that should come back acknowledged its first append; none if it never did.
+    #[serde(with = "text::durations")]
+    pub served: BTreeMap<String, Option<Duration>>,
+    /// When all nodes agreed; none if they never did.
+    #[serde(with = "text::option")]
+    pub agreed: Option<Duration>,
+    /// What stood in the way of agreement.
+    pub not_converged: Vec<String>,
+}
+
+/// What was done to the regions that changes what is promised. Nothing, by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expectations {
+    /// Regions that were lost for good. What only they held is gone; the others go on, and their
+    /// global order waits.
+    pub lost: BTreeSet<String>,
+    /// Regions whose every disk was lost, and that began anew under the same name.
+    pub rebuilt: BTreeSet<String>,
+}
+
+impl Expectations {
+    /// Regions that forgot what they held.
+    pub fn forgetful(&self) -> BTreeSet<&str> {
+        self.lost.iter().chain(&self.rebuilt).map(String::as_str).collect()
+    }
+}
+
+/// Everything the checks look at.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Evidence {
+    /// What clients were told.
+    pub history: History,
+    /// What each region shows in the end. Regions that were lost for good are absent.
+    pub regions: BTreeMap<String, RegionRead>,
+    /// What regions showed before they were lost, if somebody read them.
+    pub before_loss: BTreeMap<String, RegionRead>,
+    /// What each node holds in the end.
+    pub prints: BTreeMap<String, Print>,
+    /// Which regions each node says its global order waits for, in the end.
+    pub blocked_by: BTreeMap<String, BTreeSet<String>>,
+    /// What subscribers were given.
+    pub subscribed: Vec<Subscribed>,
+    /// Nodes that ended by themselves or panicked.
+    pub deaths: Vec<Death>,
+    /// How the regions came back.
+    pub recovery: Option<Recovery>,
+    /// What is promised.
+    pub expectations: Expectations,
+}

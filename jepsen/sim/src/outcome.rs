@@ -1,0 +1,66 @@
+//! What a run came to, small enough to be passed from process to process.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::run::Findings;
+
+/// A law that a run broke.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokenLaw {
+    /// The law's name.
+    pub law: String,
+    /// How many facts broke it.
+    pub broken: u64,
+    /// The first in words.
+    pub words: String,
+}
+
+/// What a run came to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The seed.
+    pub seed: u64,
+    /// Laws that were broken; empty for a clean run.
+    pub broken: Vec<BrokenLaw>,
+    /// Facts looked at, by law.
+    pub facts: BTreeMap<String, u64>,
+    /// How often each kind of fault struck, by its name.
+    pub struck: BTreeMap<String, u32>,
+    /// Operations of clients.
+    pub ops: u64,
+    /// Simulated time.
+    pub simulated: Duration,
+    /// Hash of everything that happened and was found.
+    pub fingerprint: String,
+}
+
+impl Outcome {
+    /// What these findings come to.
+    pub fn of(seed: u64, findings: &Findings) -> Self {
+        let broken = findings.verdicts.iter().filter(|verdict| verdict.broken > 0);
+        let broken = broken.map(|verdict| BrokenLaw {
+            law: verdict.name.to_owned(),
+            broken: verdict.broken,
+            words: verdict.words.first().cloned().unwrap_or_default(),
+        });
+        let facts = findings.verdicts.iter().map(|v| (v.name.to_owned(), v.facts));
+        let struck = findings.struck.iter().map(|(kind, times)| (kind.slug(), *times));
+        Self {
+            seed,
+            broken: broken.collect(),
+            facts: facts.collect(),
+            struck: struck.collect(),
+            ops: findings.evidence.history.ops.len() as u64,
+            simulated: findings.simulated,
+            fingerprint: findings.fingerprint(),
+        }
+    }
+
+    /// Whether no law was broken.
+    pub fn is_clean(&self) -> bool {
+        self.broken.is_empty()
+    }
+}

@@ -1,0 +1,144 @@
+//! What runs on the hosts that are no nodes: each region's clients, and the judge.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anabranch_history::Ledger;
+use anabranch_history::evidence::{Print, RegionRead, Subscribed};
+use anabranch_workload::harvest::{self, Agreed, Nodes};
+use anabranch_workload::{Plan, Sites, Workload};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::READING;
+
+/// How long a node may take to tell who blocks it.
+const STATUS_WAIT: Duration = Duration::from_secs(2);
+
+/// Where the run stands; clients and the judge wait for their turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Clients work, faults happen.
+    Work,
+    /// The faults are over; clients finish what they are at.
+    Rest,
+    /// Do the regions agree?
+    Agree,
+    /// Subscribers are given what they still lack, and everything is read.
+    Read,
+}
+
+/// What the hosts bring back.
+#[derive(Default)]
+pub struct Gathered {
+    /// Clients' hosts that have finished writing.
+    pub rested: usize,
+    /// What the judge works with.
+    pub judging: Option<Judging>,
+    /// What the regions agree on, or what still differs.
+    pub agreed: Option<Result<Agreed, Vec<String>>>,
+    /// What subscribers were given.
+    pub subscribed: Vec<Subscribed>,
+    /// What regions show.
+    pub regions: BTreeMap<String, RegionRead>,
+    /// What nodes hold.
+    pub prints: BTreeMap<String, Print>,
+    /// Whom nodes wait for.
+    pub blocked_by: BTreeMap<String, BTreeSet<String>>,
+    /// What could not be read.
+    pub unread: Vec<String>,
+}
+
+/// What the judge works with.
+#[derive(Clone)]
+pub struct Judging {
+    /// What is left of the cluster.
+    pub sites: Arc<dyn Sites>,
+    /// Whether everything must become final.
+    pub all_final: bool,
+}
+
+/// What was gathered so far, on whatever host.
+pub type Shared = Arc<Mutex<Gathered>>;
+
+/// The clients of a region.
+pub struct Clients {
+    /// The cluster.
+    pub sites: Arc<dyn Sites>,
+    /// What they do.
+    pub work: Plan,
+    /// Where they enter it.
+    pub ledger: Arc<Ledger>,
+    /// Number of their region.
+    pub home: usize,
+    /// What comes of it.
+    pub shared: Shared,
+}
+
+impl Clients {
+    /// Works, rests, reads.
+    pub async fn run(
+        self,
+        mut stages: watch::Receiver<Stage>,
+        mut pressed: watch::Receiver<bool>,
+    ) -> turmoil::Result {
+        let mut workload = Workload::start(&self.sites, &self.work, &self.ledger, self.home);
+        let control = workload.control();
+        tokio::spawn(async move {
+            while pressed.changed().await.is_ok() {
+                control.surge(*pressed.borrow_and_update());
+            }
+        });
+        stages.wait_for(|stage| *stage != Stage::Work).await?;
+        workload.stop_writing().await;
+        self.shared.lock().rested += 1;
+        stages.wait_for(|stage| *stage == Stage::Read).await?;
+        let agreed = self.shared.lock().agreed.clone();
+        let (regional, global) = match agreed {
+            Some(Ok(agreed)) => (agreed.events, agreed.global),
+            // What subscribers have so far counts.
+            Some(Err(_)) | None => (0, 0),
+        };
+        let subscribed = workload.finish_reading(regional, global, READING).await;
+        let mut shared = self.shared.lock();
+        shared.subscribed.extend(subscribed);
+        // Hosts end in any order.
+        shared.subscribed.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(())
+    }
+}
+
+/// Waits until the regions agree, and reads them.
+pub async fn judge(
+    seed: u64,
+    patience: Duration,
+    mut stages: watch::Receiver<Stage>,
+    shared: Shared,
+) -> turmoil::Result {
+    stages.wait_for(|stage| *stage == Stage::Agree).await?;
+    let Judging { sites, all_final } = shared.lock().judging.clone().expect("set before");
+    let nodes = Nodes::all(&*sites);
+    let agreed = nodes.converge(all_final, patience).await;
+    shared.lock().agreed = Some(agreed);
+    stages.wait_for(|stage| *stage == Stage::Read).await?;
+    for (home, name) in sites.regions().iter().enumerate() {
+        match timeout(READING, harvest::read(&*sites, &[home], seed)).await {
+            Ok(Ok(read)) => shared.lock().regions.extend(read),
+            Ok(Err(error)) => shared.lock().unread.push(format!("{error:#}")),
+            Err(_) => shared.lock().unread.push(format!("read {name}: takes too long")),
+        }
+    }
+    match nodes.prints().await {
+        Ok(prints) => shared.lock().prints = prints,
+        Err(error) => shared.lock().unread.push(format!("{error:#}")),
+    }
+    for (region, node) in sites.all_nodes() {
+        let status = timeout(STATUS_WAIT, sites.node_client(region, node).status()).await;
+        let Ok(Ok(status)) = status else { continue };
+        let blocked_by = status.blocked_by.into_iter().collect();
+        shared.lock().blocked_by.insert(sites.node_name(region, node), blocked_by);
+    }
+    Ok(())
+}
