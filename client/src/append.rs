@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_core::event::ProducerTag;
+use anabranch_core::planted::{self, Bug};
 use anabranch_core::{Dot, Seq, Stamp};
 use anabranch_proto::convert::{ConvertError, Expectation, Expected, required};
 use anabranch_proto::v1;
@@ -292,6 +293,11 @@ impl Sending {
                     tracing::debug!(tag = ?self.ticket.tag, ?whom, ?after, "append is retried");
                     // Dropped here, the outcome is what the attempts so far made it: unknown.
                     sleep(after).await;
+                    if planted::is(Bug::NewSequencePerAttempt)
+                        && let Some(producer) = &mut self.message.producer
+                    {
+                        producer.sequence += 1 << 20;
+                    }
                     node = self.go(whom, node);
                 }
             }
@@ -303,6 +309,9 @@ impl Sending {
     }
 
     fn seen(&self, appended: Appended) -> Appended {
+        if planted::is(Bug::OwnWritesNotInSession) {
+            return appended;
+        }
         // A token that cannot be read must not hide that the append was written.
         if let Err(error) = self.client.session().merge_answer(&appended.session_token) {
             tracing::warn!(%error, "the answer to an append carries a session token that is damaged");

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use anabranch_core::Context;
+use anabranch_core::planted::{self, Bug};
 use anabranch_proto::convert::{Expectation, Expected, refusal_of};
 use anabranch_proto::v1::refusal::producer_fault::Kind;
 use anabranch_proto::v1::refusal::{Conflict as WireConflict, Invalid, ProducerFault, Reason};
@@ -121,14 +122,14 @@ impl Failure {
             }
             // A leader whose clock is off does not propose; another one may be elected.
             Reason::Clock(_) => Self::Later { error: refused(&status), after: Duration::ZERO },
-            Reason::NotCaughtUp(_) => Self::Final(refused(&status)),
+            Reason::NotCaughtUp(_) | Reason::Forgetful(_) => Self::Final(refused(&status)),
         }
     }
 
     fn without_detail(status: Status) -> Self {
         if never_sent(&status) {
             Self::NotSent(status)
-        } else if from_transport(status.code()) {
+        } else if from_transport(status.code()) && !planted::is(Bug::SilenceIsRefusal) {
             Self::NoAnswer(status)
         } else {
             Self::Final(refused(&status))

@@ -62,3 +62,5 @@ pub use producer::Producer;
 pub use read::{Events, Filter, From, Read};
 pub use session::{BadToken, Session};
 pub use subscribe::{Message, Subscribe, Subscription};
+/// Status codes, as refusals carry them.
+pub use tonic::Code;

@@ -11,6 +11,7 @@
 use std::time::Duration;
 
 use anabranch_core::Context;
+use anabranch_core::planted::{self, Bug};
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -214,7 +215,8 @@ impl AppendRetry {
     }
 
     fn believe(&self, now: Instant, error: AppendError) -> AppendError {
-        if self.unanswered.is_none() || !error.is_refused() {
+        let in_doubt = self.unanswered.is_some() && !planted::is(Bug::RefusalBelievedInDoubt);
+        if !in_doubt || !error.is_refused() {
             return error;
         }
         let waited = now.duration_since(self.started);

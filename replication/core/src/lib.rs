@@ -21,6 +21,7 @@ pub mod id;
 pub mod import;
 pub mod limits;
 pub mod order;
+pub mod planted;
 pub mod region;
 #[cfg(test)]
 mod sample;

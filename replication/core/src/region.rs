@@ -33,6 +33,7 @@ use crate::digest::Digest;
 use crate::event::RequestView;
 use crate::group::{Chain, Group};
 use crate::id::{Origin, RegionName, Seq};
+use crate::planted::{self, Bug};
 use crate::stamp::Stamp;
 use fingerprint::Buckets;
 use producers::Producers;
@@ -211,7 +212,7 @@ impl Region {
             return Err(Refused::WrongOrigin { origin: group.origin().clone() });
         }
         self.check_follows(group, self.head(&own))?;
-        if group.stamp() <= self.last_stamp {
+        if group.stamp() <= self.last_stamp && !planted::is(Bug::NewLeaderForgetsStamps) {
             return Err(Refused::Stamp { stamp: group.stamp(), last: self.last_stamp });
         }
         // The compare-and-swap: the proposer saw exactly this frontier.
@@ -238,7 +239,7 @@ impl Region {
             self.check_member(group.origin(), &mut lives)?;
             let head = heads.get(group.origin()).copied();
             self.check_follows(group, head.unwrap_or_else(|| self.head(group.origin())))?;
-            if !frontier.covers(&group.header().context) {
+            if !frontier.covers(&group.header().context) && !planted::is(Bug::ContextIgnored) {
                 let (origin, first) = (group.origin().clone(), group.first());
                 return Err(Refused::Context { origin, first });
             }
@@ -248,7 +249,7 @@ impl Region {
         for digest in digests {
             self.check_member(&digest.origin, &mut lives)?;
             let (seq, held) = (digest.seq(), frontier.seq(&digest.origin));
-            if seq > held {
+            if seq > held && !planted::is(Bug::StatementWithoutSeq) {
                 return Err(Refused::DigestAhead { origin: digest.origin.clone(), seq, held });
             }
         }
@@ -260,7 +261,7 @@ impl Region {
 
     fn close(&mut self, stamp: Stamp) -> Result<(), Refused> {
         self.identity()?;
-        if stamp <= self.last_stamp {
+        if stamp <= self.last_stamp && !planted::is(Bug::NewLeaderForgetsStamps) {
             return Err(Refused::Stamp { stamp, last: self.last_stamp });
         }
         self.last_stamp = stamp;
@@ -298,7 +299,7 @@ impl Region {
             return Err(Refused::Fork { origin: origin.clone(), first });
         }
         let last = head.stamp.max(self.promised(origin));
-        if group.stamp() <= last {
+        if group.stamp() <= last && !planted::is(Bug::NewLeaderForgetsStamps) {
             return Err(Refused::Stamp { stamp: group.stamp(), last });
         }
         Ok(())
@@ -349,11 +350,18 @@ impl Region {
                 last_revisions: last_revisions.into_boxed(),
             };
             let ids = request.events.iter().filter_map(|event| event.id);
-            self.producers.record(request.producer, ids, receipt);
+            let ids = ids.filter(|_| !planted::is(Bug::EventIdsForgotten));
+            let own = self.identity.as_ref().is_some_and(|id| id.origin == *group.origin());
+            if own || !planted::is(Bug::ImportsNotRemembered) {
+                self.producers.record(request.producer, ids, receipt);
+            }
         }
         self.frontier.advance(group.origin(), group.last());
         self.origins.insert(group.origin().clone(), head_after(group));
-        self.last_stamp = self.last_stamp.max(group.stamp());
+        let own = self.identity.as_ref().is_some_and(|id| id.origin == *group.origin());
+        if own || !planted::is(Bug::ImportDoesNotRaiseClock) {
+            self.last_stamp = self.last_stamp.max(group.stamp());
+        }
         if self.identity.as_ref().is_some_and(|identity| identity.origin != *group.origin()) {
             // A group is a statement about its origin and a receipt for its context.
             let mut frontier = group.header().context.clone();
@@ -420,7 +428,11 @@ impl Region {
     /// What this region may say of itself now.
     pub fn digest(&self) -> Option<Digest> {
         let origin = self.origin()?.clone();
-        Some(Digest { origin, stamp: self.last_stamp, frontier: self.frontier.clone() })
+        let mut stamp = self.last_stamp;
+        if planted::is(Bug::PromisesAhead) {
+            stamp = Stamp::from_unix_ms(stamp.unix_ms() + 1_000);
+        }
+        Some(Digest { origin, stamp, frontier: self.frontier.clone() })
     }
     /// What other regions said of themselves, as far as this log vouches for it.
     pub fn peers(&self) -> impl Iterator<Item = &Digest> {
@@ -441,7 +453,13 @@ impl Region {
     }
     /// W: the least watermark over all members. Events stamped at or below it are *stable*.
     pub fn watermark(&self) -> Stamp {
-        self.members().iter().map(|member| self.watermark_of(member)).min().unwrap_or_default()
+        let promised = self.members().iter().map(|member| self.watermark_of(member));
+        if planted::is(Bug::StableByMajority) {
+            let mut promised: Vec<Stamp> = promised.collect();
+            promised.sort_unstable();
+            return promised.get(promised.len() / 2).copied().unwrap_or_default();
+        }
+        promised.min().unwrap_or_default()
     }
     /// The last event of a stream, if it has any.
     pub fn stream(&self, stream: &str) -> Option<Head> {

@@ -21,6 +21,7 @@ use crate::digest::Digest;
 use crate::event::{EventId, Request};
 use crate::group::{Chain, Group, GroupHeader};
 use crate::id::{Origin, Seq};
+use crate::planted::{self, Bug};
 use crate::region::{Known, Receipt, Region, RequestKey};
 use crate::stamp::{ClockBehind, Stamp, StampClock};
 use overlay::{OnItsWay, Overlay};
@@ -141,7 +142,10 @@ impl Sequencer {
             next_ticket: Ticket(1),
             heads,
             frontier: region.frontier().clone(),
-            last_stamp: region.last_stamp(),
+            last_stamp: match planted::is(Bug::NewLeaderForgetsStamps) {
+                true => Stamp::ZERO,
+                false => region.last_stamp(),
+            },
             position: region.position(),
             overlay: Overlay::default(),
         })
@@ -185,7 +189,12 @@ impl Sequencer {
         if let Some(verdict) = self.known(region, &submission.request) {
             return verdict;
         }
-        let conflicts = self.conflicts(region, &submission.expectations);
+        let mut expectations = submission.expectations;
+        if planted::is(Bug::CheckOnlyIgnored) {
+            let events = &submission.request.events;
+            expectations.retain(|on| events.iter().any(|event| event.stream == on.stream));
+        }
+        let conflicts = self.conflicts(region, &expectations);
         if !conflicts.is_empty() {
             return Verdict::Conflicts(conflicts);
         }
@@ -206,11 +215,13 @@ impl Sequencer {
 
     fn known(&self, region: &Region, request: &Request) -> Option<Verdict> {
         if let Some(tag) = request.producer {
-            if let Some((ticket, receipt)) = self.overlay.sequences.get(&tag) {
+            if let Some((ticket, receipt)) = self.overlay.sequences.get(&tag)
+                && !planted::is(Bug::RetryMissesOnItsWay)
+            {
                 return Some(Verdict::Joined { ticket: *ticket, receipt: Arc::clone(receipt) });
             }
             let epoch = self.overlay.epochs.get(&tag.id).map_or(0, |(epoch, _)| *epoch);
-            if tag.epoch < epoch {
+            if tag.epoch < epoch && !planted::is(Bug::EpochNotFenced) {
                 return Some(Verdict::Fenced { epoch });
             }
         }
@@ -231,7 +242,10 @@ impl Sequencer {
 
     fn conflicts(&self, region: &Region, expectations: &[Expectation]) -> Vec<Conflict> {
         let failing = |expectation: &&Expectation| {
-            let events = self.next_revision(region, &expectation.stream);
+            let events = match planted::is(Bug::ExpectationsOnAppliedOnly) {
+                true => region.stream(&expectation.stream).map_or(0, |head| head.next_revision),
+                false => self.next_revision(region, &expectation.stream),
+            };
             match expectation.expected {
                 Expected::Any => false,
                 Expected::NoStream => events != 0,

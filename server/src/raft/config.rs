@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_core::ShardId;
+use anabranch_core::planted::{self, Bug};
 use openraft::{Config, SnapshotPolicy};
 
 use super::identity::Identity;
@@ -75,7 +76,7 @@ impl GroupConfig {
             api_batch_linger_ms: 0,
             // A restarted leader that went on in its old term would reuse the ids of entries which
             // followers have and its own disk lost: acknowledged writes would differ or vanish.
-            enable_leader_restore: Some(false),
+            enable_leader_restore: Some(planted::is(Bug::LeaderRestored)),
             // A node that was cut off does not depose a working leader when it comes back.
             enable_pre_vote: Some(true),
             // A log that went backwards is a lost disk, never to be papered over.

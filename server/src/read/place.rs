@@ -3,6 +3,7 @@
 //! Of every origin, events lie in the log in the order of their seqs. So an origin's part of a cut at a
 //! position is found by bisecting its groups, without reading the events between.
 
+use anabranch_core::planted::{self, Bug};
 use anabranch_core::{Context, Origin, Seq, Stamp};
 use anabranch_log::index::Direction;
 use anabranch_log::store::{Store, StoreError};
@@ -113,6 +114,9 @@ pub(super) fn first_uncovered(
     snapshot: &Snapshot,
     covered: &Context,
 ) -> Result<u64, StoreError> {
+    if planted::is(Bug::CursorByPosition) && !covered.is_empty() {
+        return Ok(covered.events().min(snapshot.position));
+    }
     let mut first = snapshot.position;
     for (origin, held) in snapshot.frontier.iter() {
         let next = covered.seq(origin).next();
@@ -123,6 +127,9 @@ pub(super) fn first_uncovered(
         if let Some(slice) = slices.first() {
             first = first.min(slice.source.position + next.0 - slice.group().first().0);
         }
+    }
+    if planted::is(Bug::ResumesOneLate) && !covered.is_empty() {
+        first = (first + 1).min(snapshot.position);
     }
     Ok(first)
 }
