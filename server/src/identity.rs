@@ -173,8 +173,13 @@ impl DataFolder {
             let problem = "gossip-reset-key is no 64 hex digits".to_owned();
             FolderError::Damaged { path: file.clone(), problem }
         })?;
-        let folder =
-            Self { path: path.to_owned(), disk, written: Mutex::new(written), reset_key, _lock: lock };
+        let folder = Self {
+            path: path.to_owned(),
+            disk,
+            written: Mutex::new(written),
+            reset_key,
+            _lock: lock,
+        };
         if new {
             folder.write(&folder.written.lock())?;
         } else {

@@ -26,7 +26,7 @@ pub enum LogError {
         /// How it failed.
         source: Arc<io::Error>,
     },
-    /// Refused: the disk is full; later appends may succeed. Of an append so large that it went to
+    /// Refused: the disk was full when the log was closed. Of an append so large that it went to
     /// several segments, the records before the last segment may be in the log:
     /// [`Log::range`](crate::log::Log::range) says where it ends.
     #[error("the disk is full")]

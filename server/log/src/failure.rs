@@ -1,7 +1,7 @@
 //! When the disk fails: what callers are told, and what is refused from then on.
 //!
 //! A failed write or sync ends the right to write, because nobody knows what is durable. A full disk
-//! is no failure: the batch is taken back, and later ones may fit.
+//! is no failure: see `stall`.
 
 use std::io;
 use std::sync::Arc;
@@ -34,20 +34,23 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// What failed, and the callers that must be told that the outcome is unknown.
-pub(crate) type Outcome = Result<(), (Failed, Vec<Done>)>;
-
 /// Why nothing more is written.
 #[derive(Clone)]
 pub(crate) enum Stopped {
     Closed,
-    Poisoned { doing: &'static str, source: Arc<io::Error> },
+    /// Closed, or about to be, with something to write for which there was no room.
+    Full,
+    Poisoned {
+        doing: &'static str,
+        source: Arc<io::Error>,
+    },
 }
 
 impl Stopped {
     pub(crate) fn refusal(&self) -> LogError {
         match self {
             Self::Closed => LogError::Closed,
+            Self::Full => LogError::Full,
             Self::Poisoned { doing, source } => {
                 LogError::Poisoned { doing, source: source.clone() }
             }
@@ -56,23 +59,6 @@ impl Stopped {
 }
 
 impl Writer {
-    /// The disk is full: this append and those queued behind it are not in the log.
-    pub(crate) fn give_up(&mut self, mut dones: Vec<Done>) {
-        let mut state = self.shared.state.lock();
-        state.hide_what_is_not_durable();
-        for op in std::mem::take(&mut state.queue) {
-            match op {
-                Op::Append { done, .. } => dones.extend(done),
-                other => state.queue.push_back(other),
-            }
-        }
-        state.queued_bytes = state.queue.iter().map(Op::bytes).sum();
-        drop(state);
-        self.shared.space.notify_all();
-        tracing::warn!(dir = ?self.dir(), "the disk is full, appends are refused");
-        dones.into_iter().for_each(|done| done(Err(LogError::Full)));
-    }
-
     /// Ends the right to write.
     pub(crate) fn poison(&mut self, failed: Failed, unknown: Vec<Done>) {
         let Failed { doing, source, .. } = failed;
@@ -95,8 +81,7 @@ impl Shared {
         state.stopped = Some(stopped.clone());
         let queue = std::mem::take(&mut state.queue);
         state.queued_bytes = 0;
-        drop(state);
-        self.space.notify_all();
+        self.tell_of_space(state);
         queue.into_iter().filter_map(Op::into_done).for_each(|done| done(Err(stopped.refusal())));
     }
 }

@@ -21,6 +21,7 @@ mod recovery;
 mod reserve;
 mod roll;
 mod segment;
+mod stall;
 mod state;
 pub mod store;
 #[cfg(test)]

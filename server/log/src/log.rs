@@ -37,14 +37,17 @@ pub type Done = Box<dyn FnOnce(Result<(), LogError>) + Send>;
 /// Raft takes a failed append for the end of the node, so a full disk must be noticed before. The log
 /// keeps a file of [`reserve_bytes`](LogOptions::reserve_bytes). When a write finds the disk full,
 /// the reserve is given up for it and room is `Low`: the server then refuses what clients append,
-/// while Raft's own small entries still fit. [`Log::restore_reserve`] tries to set the bytes aside
-/// again, and room is `Ok` if that works.
+/// while Raft's own small entries still fit. Once they do not, either, room is `None`: what is to be
+/// written waits, in order, and what waits can be read. [`Log::restore_reserve`] tries to go on and to
+/// set the bytes aside again; room is `Ok` if that works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Room {
     /// Events may be appended.
     Ok,
     /// The disk is full: only what keeps the Raft group alive should be appended.
     Low,
+    /// The disk is full and the reserve is used up: nothing becomes durable, votes included.
+    None,
 }
 
 /// One segment.
@@ -127,10 +130,11 @@ impl Log {
     /// all are durable. The first record of an empty log says where the log begins.
     ///
     /// If too much waits already, this waits for the writer's thread; without a thread it refuses.
+    /// On a full disk that may take until there is space, see [`on_space`](Self::on_space).
     ///
     /// # Errors
-    /// Through `done`. After [`LogError::Full`] the log ends before the first record concerned, and
-    /// every append that was queued behind has failed in the same way.
+    /// Through `done`. [`LogError::Full`] only from a log that is being closed: a full disk lets
+    /// `done` wait.
     pub fn append(&self, records: Vec<Record>, done: Done) {
         let outcome = self.try_append(records, done);
         if let Err((error, done)) = outcome {
@@ -329,27 +333,48 @@ impl Log {
         self.shared.state.lock().room
     }
 
+    /// Calls `ready` once an append of these records would not wait for others: at once, or from the
+    /// writer; also when the log takes no more changes. For those who must not block. With one party
+    /// that appends, the append after it does not wait.
+    pub fn on_space(&self, records: &[Record], ready: Box<dyn FnOnce() + Send>) {
+        let bytes = records.iter().map(Record::stored_bytes).sum();
+        Shared::on_space(&self.shared, bytes, ready);
+    }
+
     /// Why the log takes no more changes, if it does not.
     pub fn stopped(&self) -> Option<LogError> {
         self.shared.state.lock().refuses()
     }
 
-    /// Asks the writer to set the reserve aside again. Worth calling now and then while
-    /// [`room`](Self::room) is low.
+    /// Asks the writer to go on with what found no room, and to set the reserve aside again. To be
+    /// called now and then while [`room`](Self::room) is not `Ok`: nothing else makes it so.
     pub fn restore_reserve(&self) {
         let mut state = self.shared.state.lock();
-        let asked = state.queue.iter().any(|op| matches!(op, Op::Reserve));
-        if state.room == Room::Ok || asked || state.refuses().is_some() {
+        if state.room == Room::Ok || state.refuses().is_some() {
             return;
         }
-        state.push(Op::Reserve);
+        state.again = true;
+        if !state.queue.iter().any(|op| matches!(op, Op::Reserve)) {
+            state.push(Op::Reserve);
+        }
         let wake = state.wake.clone();
         drop(state);
         self.shared.wake(wake);
     }
 
-    /// Takes no more changes; what is queued is still written, synced and reported. Waits for that if
-    /// a thread drives the writer; else it happens in the next steps.
+    /// From here on, what finds no room ends the log with [`LogError::Full`] instead of waiting: for
+    /// those who want to close the log and, before, see the end of what they asked of it.
+    pub fn refuse_when_full(&self) {
+        let mut state = self.shared.state.lock();
+        (state.impatient, state.again) = (true, true);
+        let wake = state.wake.clone();
+        drop(state);
+        self.shared.wake(wake);
+    }
+
+    /// Takes no more changes; what is queued is still written, synced and reported, unless there is no
+    /// room: that is refused with [`LogError::Full`]. Waits for that if a thread drives the writer;
+    /// else it happens in the next steps.
     pub fn close(&self) {
         self.shared.begin_close();
         let thread = {
@@ -377,9 +402,28 @@ impl Shared {
         let mut state = self.state.lock();
         state.closing = true;
         let wake: Option<Wake> = state.wake.clone();
-        drop(state);
-        self.space.notify_all();
+        self.tell_of_space(state);
         self.wake(wake);
+    }
+
+    fn on_space(self: &Arc<Self>, bytes: usize, ready: Box<dyn FnOnce() + Send>) {
+        let mut state = self.state.lock();
+        if state.refuses().is_some() || self.takes(&state, bytes) {
+            drop(state);
+            return ready();
+        }
+        // Weak: who waits is no reason to keep the log.
+        let shared = Arc::downgrade(self);
+        state.space_wanted.push(Box::new(move || match shared.upgrade() {
+            Some(shared) => shared.on_space(bytes, ready),
+            None => ready(),
+        }));
+    }
+
+    /// What is larger than the bound by itself must still pass, alone.
+    fn takes(&self, state: &State, bytes: usize) -> bool {
+        let queued = state.queued_bytes;
+        queued == 0 || queued.saturating_add(bytes) <= self.options.queue_bytes
     }
 
     fn wait_for_space(
@@ -387,18 +431,16 @@ impl Shared {
         state: &mut parking_lot::MutexGuard<'_, State>,
         bytes: usize,
     ) -> Result<(), LogError> {
-        let bound = self.options.queue_bytes;
         loop {
             if let Some(error) = state.refuses() {
                 return Err(error);
             }
-            let queued = state.queued_bytes;
-            // What is larger than the bound by itself must still pass, alone.
-            if queued == 0 || queued.saturating_add(bytes) <= bound {
+            if self.takes(state, bytes) {
                 return Ok(());
             }
             let here = std::thread::current().id();
             if state.thread.as_ref().is_none_or(|thread| thread.id == here) {
+                let (queued, bound) = (state.queued_bytes, self.options.queue_bytes);
                 return Err(LogError::Busy { queued, bound });
             }
             self.space.wait(state);

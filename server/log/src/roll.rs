@@ -4,6 +4,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use anabranch_core::planted::{self, Bug};
+
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::failure::{Failed, failed, failed_write};
 use crate::offsets::{self, Sealed};
@@ -72,9 +74,13 @@ impl Writer {
 
     /// Sets aside a segment that was begun but got no record.
     fn drop_empty_segment(&mut self) -> Result<(), Failed> {
-        let Some(active) = self.active.take_if(|active| active.empty) else { return Ok(()) };
+        let Some(active) = self.active.as_ref().filter(|active| active.empty) else {
+            return Ok(());
+        };
         let (disk, dir) = (&*self.shared.disk, &*self.shared.dir);
-        quarantine(disk, dir, active.id.first).map_err(failed("set a segment aside"))
+        quarantine(disk, dir, active.id.first).map_err(failed_write("set a segment aside"))?;
+        self.active = None;
+        Ok(())
     }
 
     fn begin_segment(&mut self, record: &Record) -> Result<(), Failed> {
@@ -89,18 +95,18 @@ impl Writer {
         Ok(())
     }
 
-    /// Removes records from `end` on. Not durable before the active segment is synced.
+    /// Removes records from `end` on. Not durable before the active segment is synced. One that finds
+    /// no room goes on where it was when it is tried again.
     pub(crate) fn cut(&mut self, end: u64) -> Result<(), Failed> {
-        if self.end <= end {
-            // The records concerned never reached the disk.
-            return Ok(());
+        // Else the records concerned never reached the disk.
+        if end < self.end {
+            self.drop_empty_segment()?;
+            self.shared.open_segments.forget_from(0);
+            let before = std::mem::replace(&mut self.end, end);
+            // First of all, and durable: from here on the log may end there without being short.
+            self.write_hard_state().inspect_err(|_| self.end = before)?;
+            self.sync_hard_state()?;
         }
-        self.drop_empty_segment()?;
-        self.shared.open_segments.forget_from(0);
-        self.end = end;
-        // First of all, and durable: from here on the log may end there without being short.
-        self.write_hard_state()?;
-        self.sync_hard_state()?;
         self.remove_segments_from(end)?;
         self.cut_segment_at(end)
     }
@@ -113,7 +119,7 @@ impl Writer {
             let Some(first) = last.filter(|first| end <= *first) else { return Ok(()) };
             self.active = None;
             let (disk, dir) = (&*self.shared.disk, &*self.shared.dir);
-            quarantine(disk, dir, first).map_err(failed("set a segment aside"))?;
+            quarantine(disk, dir, first).map_err(failed_write("set a segment aside"))?;
             self.shared.state.lock().segments.pop();
         }
     }
@@ -188,7 +194,7 @@ fn create(disk: &dyn Disk, dir: &Path, id: SegmentId) -> Result<Arc<dyn DiskFile
     let file = match disk.open(&path, OpenMode::CreateNew) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             // None of this log's segments: the log knows all of those.
-            quarantine(disk, dir, id.first).map_err(failed("set a stray segment aside"))?;
+            quarantine(disk, dir, id.first).map_err(failed_write("set a stray segment aside"))?;
             disk.open(&path, OpenMode::CreateNew)
         }
         outcome => outcome,
@@ -199,21 +205,24 @@ fn create(disk: &dyn Disk, dir: &Path, id: SegmentId) -> Result<Arc<dyn DiskFile
         return Err(failed_write("write a segment's header")(source));
     }
     file.sync().map_err(failed("sync a segment's header"))?;
-    disk.sync_dir(dir).map_err(failed("sync the log's folder"))?;
+    if !planted::is(Bug::SegmentNameNotSynced) {
+        disk.sync_dir(dir).map_err(failed("sync the log's folder"))?;
+    }
     Ok(file)
 }
 
-/// Moves a segment to the quarantine, durably, under a name that is free there.
+/// Moves a segment to the quarantine, durably, under a name that is free there. A full disk that has
+/// no room for the new name leaves it where it is.
 pub(crate) fn quarantine(disk: &dyn Disk, dir: &Path, first: u64) -> io::Result<()> {
     let aside = dir.join(QUARANTINE);
     disk.create_dir(&aside)?;
     let taken = disk.list(&aside)?;
-    let free = (0u64..).map(|nth| format!("{first:020}.seg.{nth}")).find(|n| !taken.contains(n));
-    disk.rename(&segment::path(dir, first), &aside.join(free.expect("names do not run out")))?;
     match disk.remove(&segment::offsets_path(dir, first)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
+    let free = (0u64..).map(|nth| format!("{first:020}.seg.{nth}")).find(|n| !taken.contains(n));
+    disk.rename(&segment::path(dir, first), &aside.join(free.expect("names do not run out")))?;
     // The new name before the old one: a crash in between leaves it in either place, or both.
     disk.sync_dir(&aside)?;
     disk.sync_dir(dir)

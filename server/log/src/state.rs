@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::thread::{JoinHandle, ThreadId};
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::disk::{Disk, DiskFile};
 use crate::failure::Stopped;
@@ -103,6 +103,12 @@ pub(crate) struct State {
     /// A commit mark to write once the record of this index is durable.
     pub committed: Option<(u64, Bytes)>,
     pub room: Room,
+    /// What found no room is to be tried again, once.
+    pub again: bool,
+    /// What finds no room is refused, and ends the log: nobody will wait for it.
+    pub impatient: bool,
+    /// To be called when the queue got shorter, or the log stopped.
+    pub space_wanted: Vec<Box<dyn FnOnce() + Send>>,
     pub closing: bool,
     pub stopped: Option<Stopped>,
     pub wake: Option<Wake>,
@@ -200,6 +206,14 @@ impl State {
 }
 
 impl Shared {
+    /// Tells who waits that the queue got shorter, or that the log stopped.
+    pub(crate) fn tell_of_space(&self, mut state: MutexGuard<'_, State>) {
+        let wanted = std::mem::take(&mut state.space_wanted);
+        drop(state);
+        self.space.notify_all();
+        wanted.into_iter().for_each(|ready| ready());
+    }
+
     /// Tells the driver that there is work.
     pub(crate) fn wake(&self, wake: Option<Wake>) {
         self.work.notify_one();

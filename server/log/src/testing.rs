@@ -8,7 +8,7 @@ use anabranch_core::event::{Event, Request};
 use anabranch_core::group::GroupHeader;
 use anabranch_core::stamp::EPOCH_UNIX_MS;
 use anabranch_core::{
-    Chain, Command, Context, Group, Incarnation, Origin, RegionName, Seq, ShardId, Stamp,
+    Chain, Command, Context, Digest, Group, Incarnation, Origin, RegionName, Seq, ShardId, Stamp,
 };
 use bytes::Bytes;
 
@@ -141,9 +141,13 @@ impl History {
         if old.is_empty() {
             return Entry::Blank;
         }
+        let kind = self.rng.below(7);
+        if kind >= 5 {
+            return self.refused_import(kind == 5);
+        }
         let mut header = self.header(HOME, 1);
         let mut position = self.known.len() as u64;
-        match self.rng.below(5) {
+        match kind {
             0 => return Entry::Refused(old[self.rng.below(old.len() as u64) as usize].clone()),
             1 => position += 1,
             2 => header.prev = Chain([9; 16]),
@@ -153,6 +157,24 @@ impl History {
         let group = Group::build(header, &[self.request(1)]);
         let placed = PlacedGroup { group, revisions: vec![0] };
         Entry::Refused(Arc::new(Command::Local { position, placed }))
+    }
+
+    /// An import whose context is not held, or with a digest of events that are not.
+    fn refused_import(&mut self, beyond_context: bool) -> Entry {
+        let us = origin("us");
+        let mut header = self.header(2, 1);
+        let stamp = header.stamp;
+        let mut ahead = Context::new();
+        ahead.advance(&us, header.first.next());
+        if beyond_context {
+            header.context.advance(&origin("asia"), Seq(1 << 40));
+            ahead = Context::new();
+        }
+        let group = Group::build(header, &[self.request(1)]);
+        let groups = vec![PlacedGroup { group, revisions: vec![0] }];
+        let digests = vec![Digest { origin: us, stamp, frontier: ahead }];
+        let position = self.known.len() as u64;
+        Entry::Refused(Arc::new(Command::Import { position, groups, digests }))
     }
 
     fn header(&mut self, region: usize, events: u32) -> GroupHeader {

@@ -7,19 +7,24 @@
 //!
 //! A simulation drives the two by hand and lets time pass between them: that is the window in which a
 //! crash tears what was written.
+//!
+//! A turn that finds the disk full, with the reserve used up, too, *stalls*: it is kept, everything
+//! behind it waits, also votes and cuts, and it is tried again when somebody asks for it
+//! ([`Log::restore_reserve`](crate::log::Log::restore_reserve)). Nothing may overtake it: Raft takes a
+//! vote that is durable as proof that what was written before it is, too.
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use anabranch_core::planted::{self, Bug};
 use bytes::Bytes;
 
 use crate::disk::DiskFile;
-use crate::failure::{Failed, Outcome, StopOnPanic, Stopped, failed, failed_write, is_full};
+use crate::failure::{Failed, StopOnPanic, Stopped, failed, failed_write, is_full};
 use crate::hard_state::{Acknowledged, HardState, HardStateFile};
-use crate::log::{Done, Room};
+use crate::log::Done;
 use crate::record::{self, Record};
-use crate::reserve;
 use crate::segment::SegmentId;
 use crate::state::{Op, Shared, State, WriterThread};
 
@@ -38,8 +43,12 @@ pub struct Writer {
     pub(crate) start: u64,
     pub(crate) end: u64,
     pub(crate) reserve: bool,
+    /// The turn that found no room.
+    pub(crate) stalled: Option<Turn>,
+    /// That there is no room was said, and no room was found for the reserve since.
+    pub(crate) said_none: bool,
     in_flight: InFlight,
-    finished: bool,
+    pub(crate) finished: bool,
 }
 
 /// The segment that is written to.
@@ -57,24 +66,42 @@ pub(crate) struct Active {
 /// What was written and awaits its sync.
 enum InFlight {
     Nothing,
-    Records(Batch),
+    Records(Batch, Vec<Done>),
     Vote(Done),
-    Cut { done: Done },
+    Cut(Done),
 }
 
+/// Where records were written to. Nowhere if there were none.
+#[derive(Default)]
 struct Batch {
     offsets: Vec<u32>,
     end_offset: u64,
     /// Index of the last record, if there is one.
     last: Option<u64>,
-    dones: Vec<Done>,
 }
 
-/// What the next turn is about.
-enum Turn {
+/// What changes the files, in one turn.
+pub(crate) enum Turn {
     Records(Vec<Record>, Vec<Done>),
     Vote(Bytes, Done),
     Cut(u64, Done),
+}
+
+impl Turn {
+    pub(crate) fn into_dones(self) -> Vec<Done> {
+        match self {
+            Self::Records(_, dones) => dones,
+            Self::Vote(_, done) | Self::Cut(_, done) => vec![done],
+        }
+    }
+}
+
+/// How a sync went; if badly, who must be told that the outcome is unknown.
+type Synced = Result<(), (Failed, Vec<Done>)>;
+
+/// What to do next.
+enum Next {
+    Write(Turn),
     Reserve,
     Close,
     Rest,
@@ -90,8 +117,19 @@ impl Writer {
     ) -> Self {
         let range = shared.state.lock().range.clone();
         let (start, end) = (range.start, range.end);
-        let (in_flight, finished) = (InFlight::Nothing, false);
-        Self { shared, hard, written, active, start, end, reserve, in_flight, finished }
+        Self {
+            shared,
+            hard,
+            written,
+            active,
+            start,
+            end,
+            reserve,
+            stalled: None,
+            said_none: false,
+            in_flight: InFlight::Nothing,
+            finished: false,
+        }
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -141,28 +179,24 @@ impl Writer {
 
     fn wait_for_work(&self) {
         let mut state = self.shared.state.lock();
-        while state.queue.is_empty() && !state.closing {
+        let blocked = self.stalled.is_some();
+        while (blocked || state.queue.is_empty()) && !state.closing && !state.again {
             self.shared.work.wait(&mut state);
         }
     }
 
-    /// The first half of a turn: takes what waits and writes it. Returns false if nothing waited.
+    /// The first half of a turn: takes what waits and writes it. Returns false if nothing waited, or
+    /// if what waits stays behind a turn that found no room.
     ///
     /// # Panics
     /// If the half turn before was not finished by [`sync_written`](Self::sync_written).
     pub fn write_pending(&mut self) -> bool {
         assert!(matches!(self.in_flight, InFlight::Nothing), "the last turn was not finished");
-        let turn = self.next_turn();
-        let outcome = match turn {
-            Turn::Rest => return false,
-            Turn::Records(records, dones) => self.write_records(records, dones),
-            Turn::Vote(vote, done) => self.write_vote(vote, done),
-            Turn::Cut(end, done) => self.write_cut(end, done),
-            Turn::Reserve => self.restore_reserve(),
-            Turn::Close => self.finish(),
-        };
-        if let Err((failed, dones)) = outcome {
-            self.poison(failed, dones);
+        match self.next() {
+            Next::Rest => return false,
+            Next::Write(turn) => self.write(turn),
+            Next::Reserve => self.restore_reserve(),
+            Next::Close => self.finish(),
         }
         true
     }
@@ -171,35 +205,41 @@ impl Writer {
     pub fn sync_written(&mut self) {
         let outcome = match std::mem::replace(&mut self.in_flight, InFlight::Nothing) {
             InFlight::Nothing => return,
-            InFlight::Records(batch) => self.sync_records(batch),
+            InFlight::Records(batch, dones) => self.sync_records(batch, dones),
             InFlight::Vote(done) => self.sync_vote(done),
-            InFlight::Cut { done } => self.sync_cut(done),
+            InFlight::Cut(done) => self.sync_cut(done),
         };
         if let Err((failed, dones)) = outcome {
             self.poison(failed, dones);
         }
     }
 
-    fn next_turn(&mut self) -> Turn {
+    fn next(&mut self) -> Next {
         let shared = self.shared.clone();
         let mut state = shared.state.lock();
+        let again = std::mem::take(&mut state.again);
         if state.stopped.is_some() {
             self.finished = state.closing;
-            return Turn::Rest;
+            return Next::Rest;
         }
-        let turn = match state.pop() {
-            None if state.closing && !self.finished => return Turn::Close,
-            None => return Turn::Rest,
-            Some(Op::Vote { vote, done }) => Turn::Vote(vote, done),
-            Some(Op::Cut { end, done }) => Turn::Cut(end, done),
-            Some(Op::Reserve) => Turn::Reserve,
+        if self.stalled.is_some() && !again && !state.closing {
+            return Next::Rest;
+        }
+        if let Some(turn) = self.stalled.take() {
+            return Next::Write(turn);
+        }
+        let next = match state.pop() {
+            None if state.closing && !self.finished => return Next::Close,
+            None => return Next::Rest,
+            Some(Op::Vote { vote, done }) => Next::Write(Turn::Vote(vote, done)),
+            Some(Op::Cut { end, done }) => Next::Write(Turn::Cut(end, done)),
+            Some(Op::Reserve) => Next::Reserve,
             Some(first @ (Op::Append { .. } | Op::Nothing { .. })) => {
-                self.take_run(&mut state, first)
+                Next::Write(self.take_run(&mut state, first))
             }
         };
-        drop(state);
-        shared.space.notify_all();
-        turn
+        shared.tell_of_space(state);
+        next
     }
 
     /// Takes appends up to the next other thing, as many as one segment takes.
@@ -230,31 +270,39 @@ impl Writer {
         }
     }
 
-    fn write_records(&mut self, records: Vec<Record>, dones: Vec<Done>) -> Outcome {
-        let mut batch = Batch { offsets: Vec::new(), end_offset: 0, last: None, dones };
-        let outcome = match self.try_write_records(&records, &mut batch) {
-            Err(failed) if failed.full && self.release_reserve() => {
-                self.try_write_records(&records, &mut batch)
-            }
+    fn write(&mut self, turn: Turn) {
+        let outcome = match self.try_write(&turn) {
+            Err(failed) if failed.full && self.release_reserve() => self.try_write(&turn),
             outcome => outcome,
         };
-        match outcome {
-            Ok(()) => {
-                self.in_flight = InFlight::Records(batch);
-                Ok(())
+        match (outcome, turn) {
+            (Ok(batch), Turn::Records(_, dones)) => {
+                self.in_flight = InFlight::Records(batch, dones);
             }
-            Err(failed) if failed.full => {
-                self.give_up(batch.dones);
-                Ok(())
+            (Ok(_), Turn::Vote(_, done)) => self.in_flight = InFlight::Vote(done),
+            (Ok(_), Turn::Cut(_, done)) => self.in_flight = InFlight::Cut(done),
+            (Err(failed), turn) if failed.full => return self.stall(turn),
+            (Err(failed), turn) => return self.poison(failed, turn.into_dones()),
+        }
+        self.went_on();
+    }
+
+    /// May be tried again if it found no room.
+    fn try_write(&mut self, turn: &Turn) -> Result<Batch, Failed> {
+        match turn {
+            Turn::Records(records, _) => self.try_write_records(records),
+            Turn::Vote(vote, _) => {
+                self.written.vote = vote.clone();
+                self.write_hard_state().map(|()| Batch::default())
             }
-            Err(failed) => Err((failed, batch.dones)),
+            Turn::Cut(end, _) => self.cut(*end).map(|()| Batch::default()),
         }
     }
 
     /// Writes one batch in one call. A batch that does not fit leaves the file as it was.
-    fn try_write_records(&mut self, records: &[Record], batch: &mut Batch) -> Result<(), Failed> {
+    fn try_write_records(&mut self, records: &[Record]) -> Result<Batch, Failed> {
         self.write_committed()?;
-        let Some(first) = records.first() else { return Ok(()) };
+        let Some(first) = records.first() else { return Ok(Batch::default()) };
         self.make_room_in_segment(first)?;
         let active = self.active.as_mut().expect("made above");
         let seed = active.id.seed();
@@ -264,14 +312,13 @@ impl Writer {
         if !active.marked {
             record::put_mark(&mut bytes, seed, active.offset, self.end);
         }
-        batch.offsets.clear();
+        let mut offsets = Vec::with_capacity(records.len());
         for record in records {
             let offset = active.offset + bytes.len() as u64;
-            batch.offsets.push(u32::try_from(offset).expect("segments are bounded"));
+            offsets.push(u32::try_from(offset).expect("segments are bounded"));
             record::put_record(&mut bytes, seed, offset, record);
         }
-        batch.end_offset = active.offset + bytes.len() as u64;
-        batch.last = records.last().map(|record| record.index);
+        let end_offset = active.offset + bytes.len() as u64;
         if let Err(source) = active.file.write_all_at(active.offset, &[&bytes]) {
             if is_full(&source) {
                 // Synced, because what is written next could end where one of these records begins.
@@ -280,17 +327,22 @@ impl Writer {
             }
             return Err(failed_write("write records")(source));
         }
-        Ok(())
+        Ok(Batch { offsets, end_offset, last: records.last().map(|record| record.index) })
     }
 
-    fn sync_records(&mut self, batch: Batch) -> Outcome {
+    fn sync_records(&mut self, batch: Batch, dones: Vec<Done>) -> Synced {
         let Some(last) = batch.last else {
-            self.report(batch.dones);
+            self.report(dones);
             return Ok(());
         };
         let active = self.active.as_mut().expect("records were written to it");
-        if let Err(source) = active.file.sync() {
-            return Err((failed("sync a segment")(source), batch.dones));
+        let believed = planted::is(Bug::FailedSyncBelieved);
+        let skipped = planted::is(Bug::AcknowledgedBeforeSync);
+        if !skipped
+            && let Err(source) = active.file.sync()
+            && !believed
+        {
+            return Err((failed("sync a segment")(source), dones));
         }
         (active.offset, active.marked, active.empty) = (batch.end_offset, false, false);
         if self.start == self.end {
@@ -302,7 +354,7 @@ impl Writer {
         state.synced_end = self.end;
         state.evict(self.shared.options.cache_bytes);
         drop(state);
-        self.report(batch.dones);
+        self.report(dones);
         self.mark_if_idle().map_err(|failed| (failed, Vec::new()))
     }
 
@@ -333,23 +385,14 @@ impl Writer {
         }
     }
 
-    fn write_vote(&mut self, vote: Bytes, done: Done) -> Outcome {
-        self.written.vote = vote;
-        match self.write_hard_state() {
-            Ok(()) => {
-                self.in_flight = InFlight::Vote(done);
-                Ok(())
-            }
-            Err(failed) => Err((failed, vec![done])),
-        }
-    }
-
-    fn sync_vote(&mut self, done: Done) -> Outcome {
-        if let Err(source) = self.hard.sync() {
+    fn sync_vote(&mut self, done: Done) -> Synced {
+        if !planted::is(Bug::VoteNotSynced)
+            && let Err(source) = self.hard.sync()
+        {
             return Err((failed("sync the vote")(source), vec![done]));
         }
         done(Ok(()));
-        self.write_hard_state().map_err(|failed| (failed, Vec::new()))
+        self.write_hard_state_if_it_fits().map_err(|failed| (failed, Vec::new()))
     }
 
     /// Writes the commit mark if there is a new one of what is durable.
@@ -362,33 +405,28 @@ impl Writer {
         };
         let Some((_, committed)) = due else { return Ok(()) };
         self.written.committed = committed;
+        self.write_hard_state_if_it_fits()
+    }
+
+    /// For what may be lost: the other copy is whole, and this one will be written again.
+    fn write_hard_state_if_it_fits(&mut self) -> Result<(), Failed> {
         match self.write_hard_state() {
-            // The other copy is whole, and this one will be written again.
-            Err(failed) if is_full(&failed.source) => Ok(()),
+            Err(failed) if failed.full => Ok(()),
             outcome => outcome,
         }
     }
 
+    /// In place, which some file systems refuse, too, when the disk is full.
     pub(crate) fn write_hard_state(&mut self) -> Result<(), Failed> {
         let acknowledged = Acknowledged { start: self.start, end: self.end };
-        self.hard.write(&self.written, acknowledged).map_err(failed("write the hard state"))
+        self.hard.write(&self.written, acknowledged).map_err(failed_write("write the hard state"))
     }
 
     pub(crate) fn sync_hard_state(&mut self) -> Result<(), Failed> {
         self.hard.sync().map_err(failed("sync the hard state"))
     }
 
-    fn write_cut(&mut self, end: u64, done: Done) -> Outcome {
-        match self.cut(end) {
-            Ok(()) => {
-                self.in_flight = InFlight::Cut { done };
-                Ok(())
-            }
-            Err(failed) => Err((failed, vec![done])),
-        }
-    }
-
-    fn sync_cut(&mut self, done: Done) -> Outcome {
+    fn sync_cut(&mut self, done: Done) -> Synced {
         let synced = self.active.as_ref().map_or(Ok(()), |active| active.file.sync());
         if let Err(source) = synced {
             return Err((failed("sync a cut")(source), vec![done]));
@@ -401,37 +439,18 @@ impl Writer {
         self.mark_if_idle().map_err(|failed| (failed, Vec::new()))
     }
 
-    /// Gives the reserve back to the disk; false if there was none.
-    fn release_reserve(&mut self) -> bool {
-        self.shared.state.lock().room = Room::Low;
-        if !std::mem::take(&mut self.reserve) {
-            return false;
-        }
-        tracing::warn!(dir = ?self.dir(), "the disk is full, using the reserve");
-        reserve::release(&*self.shared.disk, self.dir()).is_ok()
-    }
-
-    fn restore_reserve(&mut self) -> Outcome {
-        let bytes = self.shared.options.reserve_bytes;
-        if reserve::take(&*self.shared.disk, self.dir(), bytes).is_ok() {
-            self.reserve = true;
-            self.shared.state.lock().room = Room::Ok;
-        }
-        Ok(())
-    }
-
-    fn finish(&mut self) -> Outcome {
+    fn finish(&mut self) {
         let outcome = self.try_finish();
         self.finished = true;
-        if outcome.is_ok() {
-            self.shared.state.lock().stopped = Some(Stopped::Closed);
+        match outcome {
+            Ok(()) => self.shared.state.lock().stopped = Some(Stopped::Closed),
+            Err(failed) => self.poison(failed, Vec::new()),
         }
-        outcome.map_err(|failed| (failed, Vec::new()))
     }
 
     fn try_finish(&mut self) -> Result<(), Failed> {
         self.write_committed()?;
-        self.write_hard_state()?;
+        self.write_hard_state_if_it_fits()?;
         self.sync_hard_state()?;
         self.write_mark()?;
         let synced = self.active.as_ref().map_or(Ok(()), |active| active.file.sync());

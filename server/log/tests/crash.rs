@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use anabranch_log::disk::MemoryDisk;
-use anabranch_log::{Log, OpenError, Record, Writer};
+use anabranch_log::{Log, LogError, LogOptions, OpenError, Record, Room, Writer};
 use bytes::Bytes;
 use support::{Random, Reports, open, options, read_all, record, try_open};
 
@@ -29,6 +29,10 @@ struct Trial {
     /// Raft cuts nothing at or before it.
     committed: u64,
     reports: Reports,
+    /// The disk fills up and is freed again, too.
+    fills: bool,
+    /// How often nothing became durable for want of room.
+    stalls: u64,
 }
 
 fn apply((records, vote): &mut (Vec<Record>, u64), asked: &Asked) {
@@ -50,6 +54,41 @@ impl Trial {
             term: 1,
             committed: 0,
             reports: Reports::default(),
+            fills: false,
+            stalls: 0,
+        }
+    }
+
+    /// The disk fills up, or there is some space, or enough again.
+    fn change_room(&mut self, log: &Log) {
+        match self.random.below(3) {
+            0 => self.disk.set_capacity(Some(self.disk.used() + self.random.below(1500))),
+            1 => log.restore_reserve(),
+            _ => {
+                self.disk.set_capacity(None);
+                log.restore_reserve();
+            }
+        }
+        self.stalls += u64::from(log.room() == Room::None);
+    }
+
+    /// Ends the log in order. What was not acknowledged was refused, and may be there in part if it
+    /// went to several segments.
+    fn close(&mut self, log: &Log, writer: &mut Writer) {
+        log.close();
+        while !writer.is_finished() {
+            writer.step();
+        }
+        let outcomes = self.reports.take();
+        let reported: Vec<u64> = outcomes.iter().map(|(id, _)| *id).collect();
+        let asked: Vec<u64> = self.asked.keys().copied().collect();
+        assert_eq!(reported, asked, "each once, in order");
+        let full = outcomes.iter().position(|(_, outcome)| outcome.is_err());
+        let (done, refused) = outcomes.split_at(full.unwrap_or(outcomes.len()));
+        assert!(refused.iter().all(|(_, o)| matches!(o, Err(LogError::Full))), "{refused:?}");
+        for (id, _) in done {
+            let asked = self.asked.remove(id).expect("it was asked");
+            apply(&mut self.sure, &asked);
         }
     }
 
@@ -108,6 +147,7 @@ impl Trial {
                 0 => {
                     writer.step();
                 }
+                1 if self.fills && self.random.below(3) == 0 => self.change_room(log),
                 _ => self.ask(log),
             }
             self.settle();
@@ -185,6 +225,52 @@ fn what_was_acknowledged_survives_any_crash_and_nothing_is_made_up() {
     // Or else the test does not test what it says.
     assert!(50 < torn, "{torn} torn tails");
     assert!(5 < set_aside, "{set_aside} segments without a record");
+    assert!(5_000 < records, "{records} records");
+}
+
+#[test]
+fn a_full_disk_loses_nothing_whenever_it_fills_up_and_however_the_log_ends() {
+    let (mut stalls, mut records, mut closed_full) = (0, 0, 0);
+    for seed in 0..400 {
+        let mut trial = Trial { fills: true, ..Trial::new(seed) };
+        let reserve_bytes = [0, 500, 3000][seed as usize % 3];
+        let reserved = || LogOptions { reserve_bytes, ..options() };
+        for life in 0..6 {
+            // Also on a full disk.
+            let (log, mut writer, _) = match try_open(&trial.disk, reserved()) {
+                Ok(opened) => opened,
+                Err(error) => panic!("seed {seed}: {error}"),
+            };
+            trial.check(&log, seed);
+            trial.run(&log, &mut writer);
+            match life % 3 {
+                0 => {}
+                1 => {
+                    writer.sync_written();
+                    trial.settle();
+                    trial.close(&log, &mut writer);
+                    closed_full += u64::from(!trial.asked.is_empty());
+                }
+                _ => {
+                    writer.sync_written();
+                    trial.disk.set_capacity(None);
+                    log.restore_reserve();
+                    while writer.step() {}
+                    trial.settle();
+                    assert!(trial.asked.is_empty(), "seed {seed}: everything went on");
+                    assert_eq!(log.room(), Room::Ok);
+                    assert_eq!(read_all(&log), trial.sure.0, "seed {seed}");
+                }
+            }
+            records += trial.sure.0.len();
+            trial.reports = Reports::default();
+            trial.disk.crash();
+        }
+        stalls += trial.stalls;
+    }
+    // Or else the test does not test what it says.
+    assert!(200 < stalls, "{stalls} times without room");
+    assert!(100 < closed_full, "{closed_full} logs closed without room");
     assert!(5_000 < records, "{records} records");
 }
 

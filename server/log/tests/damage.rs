@@ -3,7 +3,7 @@
 mod support;
 
 use anabranch_log::disk::{Disk, MemoryDisk};
-use anabranch_log::{Log, LogError, LogOptions, OpenError, ReadError, Room, Writer};
+use anabranch_log::{Log, LogError, LogOptions, OpenError, ReadError, Writer};
 use support::{Reports, append, dir, open, options, read_all, record, try_open};
 
 fn segment(first: u64) -> std::path::PathBuf {

@@ -37,7 +37,11 @@ impl Storage for RealStorage {
         match SledCheckpoints::open(folder) {
             Ok((checkpoints, opened)) => Ok((Arc::new(checkpoints), opened)),
             Err(OpenError::Empty { path, reason }) => {
-                tracing::error!(?path, reason, "checkpoints are kept in memory until the next start");
+                tracing::error!(
+                    ?path,
+                    reason,
+                    "checkpoints are kept in memory until the next start"
+                );
                 Ok((Arc::new(MemoryCheckpoints::default()), Opened::Whole))
             }
             Err(error) => Err(error),

@@ -1,21 +1,34 @@
 //! Why a shard stopped, for the operator and for whoever shuts the node down.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
 /// Holds the first reason and keeps it.
 #[derive(Debug, Clone)]
-pub(super) struct Fatal(Arc<watch::Sender<Option<String>>>);
+pub(super) struct Fatal {
+    reason: Arc<watch::Sender<Option<String>>>,
+    ending: Arc<AtomicBool>,
+}
 
 impl Fatal {
     pub(super) fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(None)))
+        Self { reason: Arc::new(watch::Sender::new(None)), ending: Arc::default() }
+    }
+
+    /// From here on the shard ends because it was asked to, though it does so with an error.
+    pub(super) fn ending(&self) {
+        self.ending.store(true, Ordering::Release);
     }
 
     /// Says why the shard stopped. Only the first reason counts: later ones follow from it.
     pub(super) fn raise(&self, reason: &str) {
-        let first = self.0.send_if_modified(|held| {
+        if self.ending.load(Ordering::Acquire) {
+            tracing::info!(reason, "shard ended");
+            return;
+        }
+        let first = self.reason.send_if_modified(|held| {
             let first = held.is_none();
             held.get_or_insert_with(|| reason.to_owned());
             first
@@ -26,10 +39,10 @@ impl Fatal {
     }
 
     pub(super) fn reason(&self) -> Option<String> {
-        self.0.borrow().clone()
+        self.reason.borrow().clone()
     }
     pub(super) fn watch(&self) -> watch::Receiver<Option<String>> {
-        self.0.subscribe()
+        self.reason.subscribe()
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anabranch_core::ShardId;
-use anabranch_log::Log;
+use anabranch_log::{Log, Room};
 use futures_util::{Stream, StreamExt, stream};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{Fatal as OpenraftFatal, LinearizableReadError, RaftError};
@@ -40,6 +40,7 @@ pub struct RaftGroup {
 
 struct Inner {
     raft: Raft,
+    log: Log,
     identity: Arc<Identity>,
     shard: ShardId,
     leadership: watch::Receiver<Leadership>,
@@ -81,7 +82,7 @@ impl RaftGroup {
     ) -> Result<Self, StartError> {
         let settings = Arc::new(config.openraft()?);
         let fatal = Fatal::new();
-        let storage = Storage::new(log, fatal.clone());
+        let storage = Storage::new(log.clone(), fatal.clone());
         let machine = StateMachine::open(machine, fatal.clone()).map_err(StartError::Machine)?;
         let patience = config.timings.election_max;
         let factory = Factory {
@@ -96,10 +97,10 @@ impl RaftGroup {
             let reason = fatal.reason().unwrap_or_else(|| error.to_string());
             StartError::Raft { reason }
         })?;
-        Ok(Self::over(raft, config, fatal))
+        Ok(Self::over(raft, log, config, fatal))
     }
 
-    fn over(raft: Raft, config: GroupConfig, fatal: Fatal) -> Self {
+    fn over(raft: Raft, log: Log, config: GroupConfig, fatal: Fatal) -> Self {
         let metrics = raft.metrics();
         let seen = Leadership::of(&metrics.borrow_watched());
         let (publish, leadership) = watch::channel(seen);
@@ -108,7 +109,9 @@ impl RaftGroup {
         tasks.close();
         let GroupConfig { identity, shard, seed, .. } = config;
         let seed = AtomicU64::new(seed);
-        Self { inner: Arc::new(Inner { raft, identity, shard, leadership, fatal, tasks, seed }) }
+        Self {
+            inner: Arc::new(Inner { raft, log, identity, shard, leadership, fatal, tasks, seed }),
+        }
     }
 
     /// The shard.
@@ -166,8 +169,13 @@ impl RaftGroup {
     }
 
     /// Leaves the group's conversation: no votes, no writes. What was proposed and not answered is
-    /// unknown to whoever waits for it. The log stays open. Idempotent.
+    /// unknown to whoever waits for it. The log stays open, though it no longer waits for a full disk:
+    /// Raft would, until there is space. Idempotent.
     pub async fn shutdown(&self) {
+        if self.inner.log.room() == Room::None {
+            self.inner.fatal.ending();
+        }
+        self.inner.log.refuse_when_full();
         if let Err(error) = self.inner.raft.shutdown().await {
             self.inner.fatal.raise(&format!("raft failed: {error}"));
         }

@@ -52,6 +52,15 @@ impl Reader {
         (Box::new(move |result| drop(sender.send(result))), receiver)
     }
 
+    /// Waits until the log's queue has room: its own wait would block a thread, for as long as the
+    /// disk is full. openraft has one append on its way at a time.
+    async fn space(&self, records: &[Record]) {
+        let (ready, come) = oneshot::channel();
+        // Dropping it says as much as sending: look at the log again.
+        self.log.on_space(records, Box::new(move || drop::<oneshot::Sender<()>>(ready)));
+        let _ = come.await;
+    }
+
     async fn wait(
         &self,
         what: &str,
@@ -219,7 +228,8 @@ impl RaftLogStorage<TypeConfig> for Storage {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let records = entries.into_iter().map(record).collect();
+        let records: Vec<Record> = entries.into_iter().map(record).collect();
+        self.reader.space(&records).await;
         let reader = self.reader.clone();
         let done = move |result: Result<(), LogError>| {
             flushed.io_completed(result.map_err(|error| reader.stop("append to the log", &error)));

@@ -1,5 +1,6 @@
 //! Nodes of one region in one process, on real sockets.
 
+mod full;
 mod members;
 #[path = "../support/ports.rs"]
 mod ports;

@@ -42,6 +42,8 @@ pub struct TestNode {
     pub tally: Arc<Mutex<Tally>>,
     pub tls: Option<RaftTls>,
     pub net: Cuttable,
+    /// Bytes that may wait for the disk.
+    pub queue_bytes: usize,
     running: Option<Running>,
 }
 
@@ -61,6 +63,7 @@ impl TestNode {
             tally: Arc::default(),
             tls: None,
             net: Cuttable::new(),
+            queue_bytes: 1024 * 1024,
             running: None,
         }
     }
@@ -73,13 +76,21 @@ impl TestNode {
     pub fn group(&self) -> &RaftGroup {
         &self.running.as_ref().expect("the node runs").group
     }
+    pub fn log(&self) -> &Log {
+        &self.running.as_ref().expect("the node runs").log
+    }
     pub fn runs(&self) -> bool {
         self.running.is_some()
     }
 
     pub async fn start(&mut self) {
         let listener = self.net.listen(&self.address).await.unwrap();
-        let options = LogOptions { segment_bytes: 64 * 1024, ..LogOptions::new([7; 16]) };
+        let options = LogOptions {
+            segment_bytes: 64 * 1024,
+            queue_bytes: self.queue_bytes,
+            reserve_bytes: 4096,
+            ..LogOptions::new([7; 16])
+        };
         let disk = Arc::new(self.disk.clone());
         let (log, writer, _) = Log::open(disk, Path::new("shard-0"), options).unwrap();
         writer.spawn_thread().unwrap();

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod cuttable;
+mod full;
 mod machine;
 #[path = "../support/ports.rs"]
 mod ports;

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use anabranch_core::codec::{DecodeError, Put, Reader};
-use anabranch_core::{Chain, Command, Group, Origin, Seq, Stamp};
+use anabranch_core::command::PlacedGroup;
+use anabranch_core::{Chain, Command, Digest, Group, Origin, Seq, Stamp};
 
 /// The numbers that the next accepted command has to continue.
 ///
@@ -65,19 +66,24 @@ impl Frontier {
                     && group.stamp() > self.stamp
                     && self.covers_context_of(group)
             }
-            Command::Import { .. } => self.accepts_import(command),
+            Command::Import { groups, digests, .. } => self.accepts_import(groups, digests),
         }
     }
 
-    fn accepts_import(&self, command: &Command) -> bool {
-        let mut ahead: BTreeMap<&Origin, Head> = BTreeMap::new();
-        command.groups().iter().all(|placed| {
-            let group = &placed.group;
-            let head =
-                ahead.get(group.origin()).copied().unwrap_or_else(|| self.head(group.origin()));
-            ahead.insert(group.origin(), Head::after(group));
-            head.continued_by(group)
-        })
+    /// Each group goes on where its origin is, with all in its context held by then; and a digest
+    /// speaks of events that are held then.
+    fn accepts_import(&self, groups: &[PlacedGroup], digests: &[Digest]) -> bool {
+        let mut heads: BTreeMap<&Origin, Head> = BTreeMap::new();
+        for PlacedGroup { group, .. } in groups {
+            let head = |origin| heads.get(origin).copied().unwrap_or_else(|| self.head(origin));
+            let covered = group.header().context.iter().all(|(o, seq)| seq < head(o).next);
+            if !covered || !head(group.origin()).continued_by(group) {
+                return false;
+            }
+            heads.insert(group.origin(), Head::after(group));
+        }
+        let head = |origin| heads.get(origin).copied().unwrap_or_else(|| self.head(origin));
+        digests.iter().all(|digest| digest.seq() < head(&digest.origin).next)
     }
 
     /// Whether everything is held that the group's region held when the group was made.

@@ -12,8 +12,10 @@ use super::super::types::{Membership, Node};
 use super::*;
 
 fn open(disk: &MemoryDisk) -> (Storage, Writer) {
+    open_with(disk, LogOptions::new([1; 16]))
+}
+fn open_with(disk: &MemoryDisk, options: LogOptions) -> (Storage, Writer) {
     let disk = Arc::new(disk.clone());
-    let options = LogOptions::new([1; 16]);
     let (log, writer, _) = Log::open(disk, Path::new("shard"), options).unwrap();
     (Storage::new(log, Fatal::new()), writer)
 }
@@ -134,6 +136,31 @@ async fn a_failed_sync_is_an_error_of_the_append_and_the_shards_end() {
     assert!(matches!(flushed.now_or_never(), Some(Ok(Err(_)))));
     let reason = storage.reader.fatal.reason().expect("it says why");
     assert!(reason.starts_with("cannot append to the log"), "{reason}");
+}
+
+#[tokio::test]
+async fn on_a_full_disk_appends_wait_for_their_turn_and_are_no_end() {
+    let disk = MemoryDisk::new(7);
+    let options = LogOptions { queue_bytes: 200, reserve_bytes: 0, ..LogOptions::new([1; 16]) };
+    let (mut storage, mut writer) = open_with(&disk, options);
+    let log = storage.reader.log.clone();
+    disk.set_capacity(Some(disk.used()));
+    let first = append(&mut storage, vec![command(0)]).await;
+    while writer.step() {}
+    let second = append(&mut storage, vec![command(1)]).await;
+    let third = {
+        let mut appending = std::pin::pin!(append(&mut storage, vec![command(2)]));
+        assert!(appending.as_mut().now_or_never().is_none(), "the queue is full");
+        disk.set_capacity(None);
+        log.restore_reserve();
+        while writer.step() {}
+        appending.now_or_never().expect("there is space")
+    };
+    while writer.step() {}
+    for flushed in [first, second, third] {
+        assert!(matches!(flushed.now_or_never(), Some(Ok(Ok(())))));
+    }
+    assert_eq!(storage.reader.fatal.reason(), None);
 }
 
 #[tokio::test]
