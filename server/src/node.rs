@@ -24,6 +24,7 @@ use parking_lot::Mutex;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 pub use error::StartError;
@@ -36,6 +37,10 @@ use crate::env::{
 use crate::identity::{DataFolder, FolderError, Owner};
 use crate::raft::{self, Identity, RaftService, RaftTls};
 use crate::shard::{Shard, ShardConfig, ShardParts};
+
+/// How long a former socket may take to let go of the gossip address, and how often it is looked at.
+const LET_GO: Duration = Duration::from_secs(2);
+const LET_GO_LOOK: Duration = Duration::from_millis(20);
 
 /// The shards of a node of this version.
 const SHARDS: [ShardId; 1] = [ShardId(0)];
@@ -108,12 +113,7 @@ impl Node {
         let (raft_listener, api_listener) = listen(&config, &*environment.net).await?;
         let folder = open_folder(&config, &environment).await?;
         let certificates = Certificates::read(&config)?;
-        let gossip_world = {
-            let clock = Arc::clone(&environment.clock);
-            let address = config.listen.gossip;
-            (environment.gossip)(address, Arc::new(move || clock.unix_ms()))
-                .map_err(|source| StartError::Listen { what: "gossip", address, source })?
-        };
+        let gossip_world = open_gossip(&config, &environment).await?;
         let (publish, gossip_known) = watch::channel(None);
         let identity = Arc::new(Identity::new(config.region.clone(), config.node));
         let known = gossip_known.clone();
@@ -227,6 +227,28 @@ async fn listen(
     };
     let raft = listen("raft", config.listen.raft).await?;
     Ok((raft, listen("api", config.listen.api).await?))
+}
+
+/// Opens the gossip socket. QUIC lets go of a former one in the background, a moment after the node
+/// that had it is gone; so an address in use is tried again for a while.
+async fn open_gossip(
+    config: &ValidConfig,
+    environment: &Environment,
+) -> Result<anabranch_gossip::Environment, StartError> {
+    let address = config.listen.gossip;
+    let until = Instant::now() + LET_GO;
+    loop {
+        let clock = Arc::clone(&environment.clock);
+        match (environment.gossip)(address, Arc::new(move || clock.unix_ms())) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                sleep(LET_GO_LOOK).await;
+            }
+            opened => {
+                let failed = |source| StartError::Listen { what: "gossip", address, source };
+                return opened.map_err(failed);
+            }
+        }
+    }
 }
 
 async fn open_folder(

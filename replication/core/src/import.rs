@@ -12,6 +12,7 @@ use crate::context::Context;
 use crate::digest::Digest;
 use crate::group::{Chain, Group};
 use crate::id::{Origin, RegionName, Seq};
+use crate::planted::{self, Bug};
 use crate::region::Region;
 use crate::stamp::Stamp;
 
@@ -39,6 +40,20 @@ pub enum Held {
         origin: Origin,
         /// First seq at which they differ, as far as known.
         at: Seq,
+    },
+    /// It says that it has fewer events of its own, up to some time, than this region holds from up to
+    /// then: its log was set back to an older copy. Ends when that region is rebuilt.
+    #[error(
+        "{origin} says it had {says} events when this region held {held} from before: its disks were \
+         set back to an older copy; rebuild that region"
+    )]
+    Forgetful {
+        /// The origin.
+        origin: Origin,
+        /// Number of its last event, by its own word.
+        says: Seq,
+        /// Number of its last event held here.
+        held: Seq,
     },
     /// Not a member, or a life of it that this region has not agreed to.
     #[error("{origin} is not the member of that name that this region knows")]
@@ -167,7 +182,8 @@ impl Importer {
         // Groups are atomic: one that overlaps the head, or does not continue its chain, or does not
         // rise in time, belongs to another history.
         let continues = group.first() == queue.next && group.header().prev == queue.chain;
-        if !continues || group.stamp() <= queue.stamp {
+        let rises = group.stamp() > queue.stamp || planted::is(Bug::NewLeaderForgetsStamps);
+        if !continues || !rises {
             return queue.hold_fork(origin, group.first());
         }
         queue.next = group.last().next();
@@ -181,6 +197,17 @@ impl Importer {
     /// Takes what a region says of itself, directly or through another.
     pub fn offer_digest(&mut self, region: &Region, digest: Digest) {
         if !self.admits(region, &digest.origin) {
+            return;
+        }
+        let head = region.head(&digest.origin);
+        if digest.seq() < head.seq && digest.stamp >= head.stamp {
+            // Not late, but a lie: what is held disproves it. Merged, it would promise too much.
+            let (says, origin) = (digest.seq(), digest.origin);
+            let new = || Queue::after(head.seq, head.chain, head.stamp);
+            let queue = self.queues.entry(origin.clone()).or_insert_with(new);
+            if !matches!(queue.held, Some(Held::Fork { .. })) {
+                queue.held = Some(Held::Forgetful { origin, says, held: head.seq });
+            }
             return;
         }
         match self.digests.get_mut(&digest.origin) {
@@ -293,9 +320,9 @@ impl Queue {
     ) -> Option<Group> {
         let group = self.groups.front()?;
         let ahead = group.stamp().ahead_of(unix_ms);
-        if ahead > drift_max {
+        if ahead > drift_max && !planted::is(Bug::DriftUnchecked) {
             let region = group.origin().region.clone();
-            if !matches!(self.held, Some(Held::Fork { .. })) {
+            if !matches!(self.held, Some(Held::Fork { .. } | Held::Forgetful { .. })) {
                 self.held = Some(Held::Clock { region, ahead, drift_max });
             }
             return None;
@@ -303,7 +330,7 @@ impl Queue {
         if matches!(self.held, Some(Held::Clock { .. })) {
             self.held = None;
         }
-        if !frontier.covers(&group.header().context) {
+        if !frontier.covers(&group.header().context) && !planted::is(Bug::ContextIgnored) {
             return None;
         }
         let group = self.groups.pop_front()?;
@@ -315,7 +342,8 @@ impl Queue {
 impl Heard {
     /// The newest digest, if its statement is about events that are held and it says anything new.
     fn take_new(&mut self, frontier: &Context) -> Option<Digest> {
-        let covered = self.newest.seq() <= frontier.seq(&self.newest.origin);
+        let covered = self.newest.seq() <= frontier.seq(&self.newest.origin)
+            || planted::is(Bug::StatementWithoutSeq);
         if !covered || self.logged.as_ref() == Some(&self.newest) {
             return None;
         }

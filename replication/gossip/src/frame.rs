@@ -197,6 +197,78 @@ impl Report {
     }
 }
 
+/// What travels beside the streams, as a datagram: neither waits behind history nor for a reader, so
+/// that the time it takes is the way's and nothing else's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beside {
+    /// Puller to server: what is your time?
+    ClockQuestion {
+        /// The puller's own time, which only it reads: milliseconds since some moment of its own.
+        asked_ms: u64,
+    },
+    /// Server to puller, at once.
+    ClockAnswer {
+        /// From the question.
+        asked_ms: u64,
+        /// The server's wall clock, in Unix milliseconds.
+        unix_ms: u64,
+        /// Whether something speaks for it besides itself.
+        proven: bool,
+    },
+}
+
+const CLOCK_QUESTION: u8 = 1;
+const CLOCK_ANSWER: u8 = 2;
+
+impl Beside {
+    /// The datagram's bytes.
+    pub fn encode(&self) -> Bytes {
+        let mut out = Vec::with_capacity(18);
+        match self {
+            Self::ClockQuestion { asked_ms } => {
+                out.put_byte(CLOCK_QUESTION);
+                out.put_u64(*asked_ms);
+            }
+            Self::ClockAnswer { asked_ms, unix_ms, proven } => {
+                out.put_byte(CLOCK_ANSWER);
+                out.put_u64(*asked_ms);
+                out.put_u64(*unix_ms);
+                out.put_byte((*proven).into());
+            }
+        }
+        out.into()
+    }
+
+    /// Reads a datagram. One of a kind that this version does not know may be passed over: nothing
+    /// depends on it.
+    ///
+    /// # Errors
+    /// Any [`DecodeError`].
+    pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        let beside = match reader.byte("datagram kind")? {
+            CLOCK_QUESTION => Self::ClockQuestion { asked_ms: reader.u64("time of the question")? },
+            CLOCK_ANSWER => Self::ClockAnswer {
+                asked_ms: reader.u64("time of the question")?,
+                unix_ms: reader.u64("clock")?,
+                proven: match reader.byte("clock's proof")? {
+                    0 => false,
+                    1 => true,
+                    value => {
+                        let value = value.into();
+                        return Err(DecodeError::Invalid { what: "clock's proof", value });
+                    }
+                },
+            },
+            value => {
+                return Err(DecodeError::Invalid { what: "datagram kind", value: value.into() });
+            }
+        };
+        reader.finish("datagram")?;
+        Ok(beside)
+    }
+}
+
 /// Cuts a stream of bytes into frames.
 #[derive(Debug, Default)]
 pub struct FrameBuffer {
@@ -274,6 +346,21 @@ mod tests {
             }
             assert_eq!(read, samples(), "in chunks of {step}");
         }
+    }
+
+    #[test]
+    fn datagrams_come_back_and_cut_or_unknown_ones_are_refused() {
+        let question = Beside::ClockQuestion { asked_ms: 7 };
+        let answer = |proven| Beside::ClockAnswer { asked_ms: 7, unix_ms: u64::MAX, proven };
+        for beside in [question, answer(true), answer(false)] {
+            let bytes = beside.encode();
+            assert_eq!(Beside::decode(bytes.clone()), Ok(beside));
+            for len in 0..bytes.len() {
+                assert!(Beside::decode(bytes.slice(..len)).is_err(), "{beside:?} cut at {len}");
+            }
+        }
+        let unknown = Bytes::from_static(&[9; 9]);
+        assert!(matches!(Beside::decode(unknown), Err(DecodeError::Invalid { value: 9, .. })));
     }
 
     #[test]

@@ -27,5 +27,6 @@ pub use driver::{Environment, Gossip, StartError};
 pub use shaped::{Cut, LinkRules, ShapedUdp};
 pub use tls::{TlsError, TlsIdentity, region_server_name};
 pub use traits::{
-    BoxFuture, OfferError, Resolve, Sink, Source, SourceError, SystemResolver, WallClock,
+    BoxFuture, ClockAnswer, ClockTrust, OfferError, Resolve, Sink, Source, SourceError,
+    SystemResolver, WallClock,
 };

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anabranch_core::{Digest, Group, Origin, RegionName, Seq};
 use tokio::sync::watch;
@@ -33,6 +34,17 @@ pub enum SourceError {
     Closed,
 }
 
+/// What a node thinks of its own wall clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClockTrust {
+    /// Others agreed with it, or its log does, and it has kept pace since.
+    Proven,
+    /// Nothing speaks for it or against it.
+    Unproven,
+    /// Others contradict it, or it jumped.
+    Doubted,
+}
+
 /// What this region has to give. Any node, leader or follower, serves it from its applied state.
 pub trait Source: Send + Sync + 'static {
     /// Whose log this is; `None` until it has its first command.
@@ -54,6 +66,9 @@ pub trait Source: Send + Sync + 'static {
         from: Seq,
         max_bytes: usize,
     ) -> Result<Vec<Group>, SourceError>;
+
+    /// What this node thinks of its own wall clock: it tells others no time that it doubts.
+    fn clock_trust(&self) -> ClockTrust;
 
     /// Moves whenever anything was applied.
     fn changed(&self) -> watch::Receiver<u64>;
@@ -77,6 +92,20 @@ pub enum OfferError {
     },
 }
 
+/// What a node of another region says its time is.
+///
+/// Shape: when the answer came, that clock showed `unix_ms` or up to `round_trip` more, if it runs as
+/// ours does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockAnswer {
+    /// Its wall clock when it answered, in Unix milliseconds.
+    pub unix_ms: u64,
+    /// From the question to the answer.
+    pub round_trip: Duration,
+    /// Whether something speaks for that clock besides itself.
+    pub proven: bool,
+}
+
 /// Where what was pulled goes: the shard leader's importer.
 pub trait Sink: Send + Sync + 'static {
     /// Number of the first event of `origin` not yet received, be it applied or queued.
@@ -94,6 +123,9 @@ pub trait Sink: Send + Sync + 'static {
 
     /// Takes what a region said of itself. Never waits; newest wins.
     fn offer_digest(&self, via: &RegionName, digest: Digest);
+
+    /// Takes what a node of region `via` answered to the question for its time. Never waits.
+    fn hear_clock(&self, via: &RegionName, answer: ClockAnswer);
 }
 
 /// Finds the addresses behind `host:port`. A seam, because a simulation has its own names.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anabranch_core::event::{Event, Request};
 use anabranch_core::group::GroupHeader;
 use anabranch_core::{Chain, Context, Group, Seq, Stamp};
-use anabranch_gossip::{DevCa, LinkRules, LinkState};
+use anabranch_gossip::{ClockTrust, DevCa, LinkRules, LinkState};
 use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
 use support::{Log, Plan, anywhere, eventually, origin, region, regions, socket, start};
@@ -52,6 +52,40 @@ async fn what_one_region_appends_the_other_gets_and_the_clocks_are_compared() {
     assert_eq!(eu.log.seq(&origin("us")), 80, "but does not pull");
     eu.lead();
     eventually(SOON, "a new leader goes on", || eu.log.seq(&origin("us")) == 81).await;
+    for region in &all {
+        region.gossip.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clocks_are_told_at_once_though_the_sink_takes_nothing() {
+    let all = regions(&["eu", "us"]);
+    let [eu, us] = &all[..] else { unreachable!() };
+    eu.log.stalled.send_replace(true);
+    us.log.append(100, 3);
+    eu.lead();
+    let name = region("us");
+    let answers = || eu.log.clocks.lock().unwrap().get(&name).cloned().unwrap_or_default();
+    // Several: the way stays open while groups wait.
+    eventually(SOON, "us tells its time", || answers().len() >= 4).await;
+    for answer in answers() {
+        assert!(answer.round_trip < Duration::from_secs(1), "{answer:?}");
+        // Its clock began when the regions did, 250 ms ahead.
+        assert!(answer.unix_ms >= 1_800_000_000_250, "{answer:?}");
+    }
+    let told: Vec<u64> = answers().iter().map(|answer| answer.unix_ms).collect();
+    assert!(told.is_sorted() && told[3] >= told[0] + 1_000, "twice a second: {told:?}");
+    assert!(answers().iter().all(|answer| !answer.proven));
+    *us.log.trust.lock().unwrap() = ClockTrust::Proven;
+    eventually(SOON, "it is proven", || answers().last().unwrap().proven).await;
+    *us.log.trust.lock().unwrap() = ClockTrust::Doubted;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let before = answers().len();
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(answers().len(), before, "no time is told that is doubted");
+    assert_eq!(eu.log.seq(&origin("us")), 0, "it took nothing");
+    eu.log.stalled.send_replace(false);
+    eventually(SOON, "and goes on", || eu.log.seq(&origin("us")) == 300).await;
     for region in &all {
         region.gossip.shutdown().await;
     }

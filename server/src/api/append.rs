@@ -110,7 +110,10 @@ impl Api {
 
 fn log(error: &AppendError) {
     match error {
-        AppendError::Unknown { .. } | AppendError::ClockJumped(_) | AppendError::ClockBehind(_) => {
+        AppendError::Unknown { .. }
+        | AppendError::ClockDoubted(_)
+        | AppendError::ClockBehind(_)
+        | AppendError::Forgetful(_) => {
             tracing::warn!(%error, "an append failed");
         }
         _ => tracing::debug!(%error, "an append was refused"),

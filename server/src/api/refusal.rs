@@ -66,9 +66,16 @@ pub(super) fn of_append(
             let fault = refusal::ClockFault { ahead_ms, allowed_ms };
             refused(Code::Unavailable, message, Reason::Clock(fault))
         }
-        AppendError::ClockJumped(_) => {
-            let fault = refusal::ClockFault { ahead_ms: 0, allowed_ms: 0 };
+        AppendError::ClockDoubted(doubted) => {
+            let (off, allowed) = doubted.off_and_allowed();
+            let fault = refusal::ClockFault { ahead_ms: ms(off), allowed_ms: ms(allowed) };
             refused(Code::Unavailable, message, Reason::Clock(fault))
+        }
+        AppendError::Forgetful(forgetful) => {
+            let (theirs, ours) = (forgetful.theirs.0, forgetful.ours.0);
+            let region = forgetful.knows.to_string();
+            let forgetful = refusal::Forgetful { region, theirs, ours };
+            refused(Code::FailedPrecondition, message, Reason::Forgetful(forgetful))
         }
         AppendError::NotLeader { leader } => {
             let address = leader.map(|(_, node)| node.api_address);

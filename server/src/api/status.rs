@@ -63,6 +63,12 @@ impl Api {
         let links = links.unwrap_or_default();
         let held: BTreeMap<Origin, String> = shard.held().into_iter().collect();
         let mut statuses = shard.state().region(|region| regions(region, &heard, &links, &held));
+        let own = self.inner.identity.region().as_str();
+        if let Some(trouble) = shard.trouble()
+            && let Some(status) = statuses.iter_mut().find(|status| status.region == own)
+        {
+            (status.held, status.problem) = (true, trouble);
+        }
         for status in &mut statuses {
             status.lag_ms = self.lag_ms(shard.state(), &heard, &status.region);
         }

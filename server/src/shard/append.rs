@@ -13,8 +13,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::Shard;
-use super::clock_guard::ClockJumped;
+use super::clock_guard::ClockDoubted;
 use super::lead::{Job, weight};
+use super::standing::Forgetful;
 use crate::raft::Node;
 
 /// What an append came to.
@@ -66,9 +67,13 @@ pub enum AppendError {
     /// Refused: the log is ahead of this node's clock.
     #[error(transparent)]
     ClockBehind(#[from] ClockBehind),
-    /// Refused: this node's clock jumped.
+    /// Refused: this node's clock is not believed.
     #[error(transparent)]
-    ClockJumped(#[from] ClockJumped),
+    ClockDoubted(#[from] ClockDoubted),
+    /// Refused: the region's disks were set back to an older copy, as another region shows. It stays
+    /// so until an operator has done something about it.
+    #[error(transparent)]
+    Forgetful(Box<Forgetful>),
     /// Refused: another node leads, or none does.
     #[error("this node does not lead the shard")]
     NotLeader {
@@ -121,7 +126,7 @@ impl Shard {
         regions: u32,
         within: Duration,
     ) -> Result<Appended, AppendError> {
-        if self.inner.log.room() == Room::Low {
+        if self.inner.log.room() != Room::Ok {
             return Err(AppendError::DiskFull);
         }
         let leadership = self.inner.raft.leadership().borrow().clone();

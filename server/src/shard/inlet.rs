@@ -1,15 +1,19 @@
 //! Where gossip puts what other regions sent: the leader's importer, behind a bound on its bytes.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anabranch_core::import::{Batch, Importer, Offered};
 use anabranch_core::{Context, Digest, Group, Origin, RegionName, Seq};
-use anabranch_gossip::{BoxFuture, OfferError, Sink};
+use anabranch_gossip::{BoxFuture, ClockAnswer, ClockTrust, OfferError, Sink};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use super::clock_guard::Times;
+use super::standing::Forgetful;
 use super::state::ShardState;
-use std::time::Duration;
+use crate::env::Clock;
 
 /// Bytes of one origin's groups that may wait for their turn.
 const QUEUE_BYTES: usize = 16 * 1024 * 1024;
@@ -24,6 +28,28 @@ pub(super) struct Inlet {
     taken: watch::Sender<u64>,
     /// Moves with every digest heard: who waits for other regions' receipts looks again.
     heard: watch::Sender<u64>,
+    /// What others said that concerns this region itself. Kept as long as the process runs; a leaf
+    /// among the locks.
+    about_us: Mutex<AboutUs>,
+}
+
+/// What the other regions said that concerns this one, and what is wrong with it.
+#[derive(Default)]
+struct AboutUs {
+    /// Their clocks.
+    times: Times,
+    /// What they hold of this region's own events. Only ever grows: what was held is held.
+    known: BTreeMap<RegionName, Seq>,
+    /// A region that holds events of another life of this region, and of which.
+    other_life: Option<(RegionName, Origin, Seq)>,
+    /// Regions that have said, themselves, what they hold.
+    spoken: BTreeSet<RegionName>,
+    /// What this node thinks of its own clock.
+    trust: Option<ClockTrust>,
+    /// What is wrong with this node's clock, for people.
+    trouble: Option<String>,
+    /// What this region's log has forgotten, for people.
+    forgetful: Option<String>,
 }
 
 impl Inlet {
@@ -33,7 +59,52 @@ impl Inlet {
             offered: Notify::new(),
             taken: watch::Sender::new(0),
             heard: watch::Sender::new(0),
+            about_us: Mutex::default(),
         }
+    }
+
+    /// Shows what time it is in other regions, as far as that is known at `monotonic`.
+    pub(super) fn with_times<T>(&self, monotonic: Duration, look: impl FnOnce(&Times) -> T) -> T {
+        let times = &mut self.about_us.lock().times;
+        times.expire(monotonic);
+        look(times)
+    }
+
+    /// Whether `region` has said, itself, what it holds and what time it is.
+    pub(super) fn has_answered(&self, region: &RegionName) -> bool {
+        let about_us = self.about_us.lock();
+        about_us.spoken.contains(region) && about_us.times.regions().any(|told| told == region)
+    }
+
+    /// What this region's log has forgotten, if it has: `own` events beyond `ours`, or all of another
+    /// life of the region, which began anew under a name that has a history.
+    pub(super) fn knows_more(&self, own: &Origin, ours: Seq) -> Option<Forgetful> {
+        let about_us = self.about_us.lock();
+        if let Some((knows, origin, theirs)) = about_us.other_life.clone() {
+            return Some(Forgetful { origin, knows, theirs, ours: Seq(0) });
+        }
+        let (knows, theirs) = about_us.known.iter().max_by_key(|(_, seq)| **seq)?;
+        let (origin, knows, theirs) = (own.clone(), knows.clone(), *theirs);
+        (theirs > ours).then_some(Forgetful { origin, knows, theirs, ours })
+    }
+
+    /// What this node thinks of its own clock, from now on.
+    pub(super) fn trust_clock(&self, trust: ClockTrust) {
+        self.about_us.lock().trust = Some(trust);
+    }
+
+    pub(super) fn clock_trust(&self) -> ClockTrust {
+        self.about_us.lock().trust.unwrap_or(ClockTrust::Unproven)
+    }
+
+    /// What is wrong with this node's clock, or nothing any more.
+    pub(super) fn set_trouble(&self, trouble: Option<String>) {
+        self.about_us.lock().trouble = trouble;
+    }
+
+    /// What this region's log has forgotten.
+    pub(super) fn set_forgetful(&self, forgetful: Option<String>) {
+        self.about_us.lock().forgetful = forgetful;
     }
 
     /// Begins a leadership with an empty importer, or ends it.
@@ -59,10 +130,21 @@ impl Inlet {
         batch
     }
 
+    /// Whether something that others sent is not in the log yet.
+    pub(super) fn waits(&self) -> bool {
+        self.importer.lock().as_ref().is_some_and(|importer| importer.bytes() > 0)
+    }
+
     pub(super) fn held(&self) -> Vec<(Origin, String)> {
         let importer = self.importer.lock();
         let held = importer.iter().flat_map(Importer::held);
         held.map(|(origin, held)| (origin.clone(), held.to_string())).collect()
+    }
+
+    /// What is wrong with this region itself, if it leads and knows.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let about_us = self.about_us.lock();
+        about_us.forgetful.clone().or_else(|| about_us.trouble.clone())
     }
 
     pub(super) fn heard(&self, state: &ShardState) -> Vec<Digest> {
@@ -95,15 +177,54 @@ impl Inlet {
     }
 }
 
+#[cfg(test)]
+impl Inlet {
+    /// As if `region` had said what it holds, and answered what time it is there.
+    pub(super) fn hear_for_test(
+        &self,
+        region: &RegionName,
+        answer: ClockAnswer,
+        monotonic: Duration,
+    ) {
+        let mut about_us = self.about_us.lock();
+        about_us.spoken.insert(region.clone());
+        about_us.times.hear(region, answer, monotonic);
+    }
+}
+
 /// The inlet as gossip sees it, for one leadership.
 pub(super) struct InletSink {
     inlet: Arc<Inlet>,
     state: Arc<ShardState>,
+    clock: Arc<dyn Clock>,
+    /// Why origins were held when that was last said.
+    said: Mutex<BTreeMap<Origin, String>>,
 }
 
 impl InletSink {
-    pub(super) fn new(inlet: Arc<Inlet>, state: Arc<ShardState>) -> Self {
-        Self { inlet, state }
+    pub(super) fn new(inlet: Arc<Inlet>, state: Arc<ShardState>, clock: Arc<dyn Clock>) -> Self {
+        Self { inlet, state, clock, said: Mutex::default() }
+    }
+
+    /// Takes note of what a region holds of this one's own events.
+    fn hear_about_us(&self, via: &RegionName, own: Option<&Origin>, digest: &Digest) {
+        let mut about_us = self.inlet.about_us.lock();
+        let region = &digest.origin.region;
+        if let Some(own) = own
+            && own.region != *region
+        {
+            let known = about_us.known.entry(region.clone()).or_default();
+            *known = (*known).max(digest.frontier.seq(own));
+            let of_us = |(origin, seq): &(&Origin, Seq)| {
+                origin.region == own.region && *origin != own && *seq > Seq(0)
+            };
+            if let Some((origin, seq)) = digest.frontier.iter().find(of_us) {
+                about_us.other_life = Some((region.clone(), origin.clone(), seq));
+            }
+        }
+        if region == via && !about_us.spoken.contains(via) {
+            about_us.spoken.insert(via.clone());
+        }
     }
 
     fn offer_one(&self, group: Group) -> Result<(), OfferError> {
@@ -120,7 +241,11 @@ impl InletSink {
             }
             Some(Offered::Held(held)) => {
                 let reason = held.to_string();
-                tracing::error!(%origin, reason, "held back what another region sent");
+                // It is asked for again and again; said once.
+                let before = self.said.lock().insert(origin.clone(), reason.clone());
+                if before.as_ref() != Some(&reason) {
+                    tracing::error!(%origin, reason, "held back what another region sent");
+                }
                 Err(OfferError::Held { origin, reason })
             }
         }
@@ -168,13 +293,20 @@ impl Sink for InletSink {
         })
     }
 
-    fn offer_digest(&self, _via: &RegionName, digest: Digest) {
+    fn offer_digest(&self, via: &RegionName, digest: Digest) {
         self.state.region(|region| {
+            self.hear_about_us(via, region.origin(), &digest);
             if let Some(importer) = &mut *self.inlet.importer.lock() {
                 importer.offer_digest(region, digest);
             }
         });
         self.inlet.heard.send_modify(|count| *count += 1);
+        self.inlet.offered.notify_one();
+    }
+
+    fn hear_clock(&self, via: &RegionName, answer: ClockAnswer) {
+        let monotonic = self.clock.monotonic();
+        self.inlet.about_us.lock().times.hear(via, answer, monotonic);
         self.inlet.offered.notify_one();
     }
 }

@@ -9,25 +9,30 @@
 //! no longer so. The ones behind it are refused by apply too, so nobody is told a lie: their waiters
 //! hear what became of each.
 
-use std::collections::HashMap;
+mod may_write;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_core::import::Importer;
 use anabranch_core::limits::{GROUP_BYTES, IMPORT_BYTES};
+use anabranch_core::planted::{self, Bug};
 use anabranch_core::region::{Outcome, Receipt};
 use anabranch_core::sequencer::{Sequencer, Submission, Ticket, Ticketed, Verdict};
 use anabranch_core::{Command, Incarnation, Origin, RegionName, Stamp};
 use anabranch_gossip::{Gossip, Sink};
+use anabranch_log::{Log, Room};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesOrdered, FuturesUnordered};
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use self::may_write::{Aside, Memory};
 use super::append::AppendError;
-use super::clock_guard::ClockGuard;
 use super::inlet::{Inlet, InletSink};
+use super::standing::{Standing, Watch};
 use super::state::ShardState;
 use crate::env::{Clock, Seeds};
 use crate::raft::{Leadership, ProposeError, Proposed, RaftGroup, ReadIndexError};
@@ -38,12 +43,18 @@ const ON_THEIR_WAY: usize = 4;
 const STATEMENT_GAP: Duration = Duration::from_millis(10);
 /// A region that has nothing to append promises its time this often, while events flow.
 const CLOSE_EVERY: Duration = Duration::from_millis(50);
+/// And this often while its disk is full: the reserve lasts for hours of it.
+const CLOSE_EVERY_WHEN_FULL: Duration = Duration::from_secs(1);
 /// Events flow until this long after the last one. Then every region's word is at or above every
 /// stamp it has seen, so more promises would help nobody: the log rests, also while a region is cut
 /// off and the global order waits for it.
 const FLOW: Duration = Duration::from_secs(1);
 /// How long a quorum may take to confirm a refusal.
 const CONFIRM: Duration = Duration::from_secs(2);
+/// How often a leader that may not write looks whether it may.
+const LOOK_UNFIT: Duration = Duration::from_millis(100);
+/// How often a node that does not lead looks at its clocks.
+const LOOK_IDLE: Duration = Duration::from_millis(500);
 /// Pause before a leadership that ended by a refusal starts over.
 const RESTART_PAUSE: Duration = Duration::from_millis(20);
 
@@ -71,11 +82,14 @@ pub(super) struct Lead {
     pub(super) members: Vec<RegionName>,
     pub(super) state: Arc<ShardState>,
     pub(super) raft: RaftGroup,
+    /// For whether there is room on this node's disk.
+    pub(super) log: Log,
     pub(super) inlet: Arc<Inlet>,
     pub(super) gossip: watch::Receiver<Option<Gossip>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) seeds: Arc<dyn Seeds>,
     pub(super) drift_max: Duration,
+    pub(super) watch: Watch,
     pub(super) jobs: mpsc::Receiver<Job>,
     pub(super) stop: watch::Receiver<bool>,
 }
@@ -106,6 +120,9 @@ impl Lead {
                 _ = stop.wait_for(|stop| *stop) => return,
                 moved = leadership.changed() => if moved.is_err() { return },
                 Some(job) = self.jobs.recv() => turn_away(job, &leadership),
+                () = tokio::time::sleep(LOOK_IDLE) => {
+                    self.watch.look(self.state.region(anabranch_core::region::Region::last_stamp));
+                }
             }
         }
     }
@@ -117,18 +134,20 @@ impl Lead {
             return;
         }
         let sequencer = self.state.region(|region| Sequencer::new(region, self.drift_max));
-        let Some(sequencer) = sequencer else { return };
+        let own = self.state.region(|region| region.origin().cloned());
+        let (Some(sequencer), Some(own)) = (sequencer, own) else { return };
         tracing::info!(region = %self.region, shard = %self.raft.shard(), term, "leading the shard");
         self.inlet.set(Some(Importer::new(self.drift_max)));
         self.pull(true);
-        let guard = ClockGuard::new(self.drift_max, self.clock.unix_ms(), self.clock.monotonic());
+        self.watch.begin();
         let mut reign = Reign {
             term,
+            own,
             sequencer,
-            guard,
+            memory: Memory::Whole,
             on_their_way: FuturesOrdered::new(),
-            waiting: HashMap::new(),
-            confirming: FuturesUnordered::new(),
+            waiting: BTreeMap::new(),
+            aside: FuturesUnordered::new(),
             next_statement: Instant::now(),
             next_close: Instant::now(),
             last_ticket: Ticket::default(),
@@ -139,6 +158,7 @@ impl Lead {
         reign.run(self, leadership).await;
         self.pull(false);
         self.inlet.set(None);
+        self.watch.end();
         reign.settle().await;
         tracing::info!(region = %self.region, shard = %self.raft.shard(), term, "no longer leading");
     }
@@ -146,7 +166,8 @@ impl Lead {
     fn pull(&self, on: bool) {
         if let Some(gossip) = &*self.gossip.borrow() {
             let sink = || -> Arc<dyn Sink> {
-                Arc::new(InletSink::new(Arc::clone(&self.inlet), Arc::clone(&self.state)))
+                let (inlet, state) = (Arc::clone(&self.inlet), Arc::clone(&self.state));
+                Arc::new(InletSink::new(inlet, state, Arc::clone(&self.clock)))
             };
             gossip.pull(self.raft.shard(), on.then(sink));
         }
@@ -184,12 +205,13 @@ fn turn_away(job: Job, leadership: &watch::Receiver<Leadership>) {
 /// One leadership.
 struct Reign {
     term: u64,
+    own: Origin,
     sequencer: Sequencer,
-    guard: ClockGuard,
+    memory: Memory,
     on_their_way: FuturesOrdered<Proposal>,
-    waiting: HashMap<Ticket, Vec<Waiter>>,
-    /// Refusals that wait until a quorum confirms that this node still leads.
-    confirming: FuturesUnordered<BoxFuture<'static, ()>>,
+    waiting: BTreeMap<Ticket, Vec<Waiter>>,
+    /// What goes on beside the commands.
+    aside: FuturesUnordered<BoxFuture<'static, Aside>>,
     next_statement: Instant,
     next_close: Instant,
     /// The newest command on its way.
@@ -231,9 +253,14 @@ impl Reign {
         let mut gossip = lead.gossip.clone();
         let inlet = Arc::clone(&lead.inlet);
         while !self.over {
-            self.fill(lead);
+            let standing = self.fill(lead);
             let busy = self.on_their_way.len() >= ON_THEIR_WAY;
-            let tick = self.tick(lead);
+            let waits = standing == Standing::Waits;
+            let tick = match standing {
+                Standing::Fit => self.tick(lead),
+                _ => Instant::now() + LOOK_UNFIT,
+            };
+            self.hand_over(lead, &standing);
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return,
@@ -246,9 +273,9 @@ impl Reign {
                 // The node starts its gossip after its shards.
                 Ok(()) = gossip.changed() => lead.pull(true),
                 Some((ticket, result)) = self.on_their_way.next() => self.landed(ticket, result),
-                Some(()) = self.confirming.next() => {}
+                Some(aside) = self.aside.next() => self.went_aside(lead, aside),
                 () = inlet.offered.notified(), if !busy => {}
-                job = lead.jobs.recv(), if !busy => match job {
+                job = lead.jobs.recv(), if !busy && !waits => match job {
                     Some(job) => self.sequence(lead, job),
                     None => return,
                 },
@@ -276,20 +303,24 @@ impl Reign {
     }
 
     /// Fills the free places on the way through Raft, appends and imports by turns: a region that
-    /// catches up on hours of others' events goes on taking its own, and the other way round.
-    fn fill(&mut self, lead: &mut Lead) {
+    /// catches up on hours of others' events goes on taking its own, and the other way round. Says
+    /// what this leader may do.
+    fn fill(&mut self, lead: &mut Lead) -> Standing {
         for _ in 0..ON_THEIR_WAY {
-            if self.on_their_way.len() >= ON_THEIR_WAY {
-                return;
+            let (standing, time_ms) = self.standing(lead);
+            if standing == Standing::Waits || self.on_their_way.len() >= ON_THEIR_WAY {
+                return standing;
             }
+            let imports = !matches!(standing, Standing::Forgetful(_));
             let took = match self.appends_first {
-                true => self.take_append(lead) || self.import(lead),
-                false => self.import(lead) || self.take_append(lead),
+                true => self.take_append(lead) || (imports && self.import(lead, time_ms)),
+                false => (imports && self.import(lead, time_ms)) || self.take_append(lead),
             };
             if !took {
-                return;
+                return standing;
             }
         }
+        self.standing(lead).0
     }
 
     /// Sequences what waits, if anything does.
@@ -312,11 +343,16 @@ impl Reign {
         }
         // Callers that gave up meanwhile need not be written.
         jobs.retain(|job| !job.reply.is_closed());
-        let unix_ms = lead.clock.unix_ms();
-        if let Err(jumped) = self.guard.check(unix_ms, lead.clock.monotonic()) {
-            tracing::error!(region = %lead.region, %jumped, "not proposing");
-            return refuse_all(jobs, &AppendError::ClockJumped(jumped));
+        if lead.log.room() != Room::Ok {
+            return refuse_all(jobs, &AppendError::DiskFull);
         }
+        let (standing, unix_ms) = self.standing(lead);
+        if standing != Standing::Fit {
+            // What was not taken up yet may be asked of this leader again.
+            let refusal = standing.refusal().unwrap_or(AppendError::NotLeader { leader: None });
+            return refuse_all(jobs, &refusal);
+        }
+        let unix_ms = lead.watch.stamping_ms(unix_ms, self.sequencer.last_stamp());
         let (submissions, replies): (Vec<_>, Vec<_>) =
             jobs.into_iter().map(|job| (job.submission, job.reply)).unzip();
         let state = Arc::clone(&lead.state);
@@ -362,6 +398,10 @@ impl Reign {
     }
 
     fn wait(&mut self, ticket: Ticket, waiter: Waiter) {
+        if planted::is(Bug::AcknowledgedWhenProposed) {
+            let _ = waiter.reply.send(waiter.answer);
+            return;
+        }
         self.waiting.entry(ticket).or_default().push(waiter);
     }
 
@@ -369,11 +409,15 @@ impl Reign {
     /// its way, or, if none is, when a quorum confirms that nobody else leads. Else a failed
     /// expectation could report a revision that never comes to be, or that is long past.
     fn refuse(&mut self, lead: &Lead, refused: AppendError, reply: Reply) {
+        if planted::is(Bug::ConflictUnconfirmed) {
+            let _ = reply.send(Err(refused));
+            return;
+        }
         if !self.on_their_way.is_empty() {
             return self.wait(self.last_ticket, Waiter { reply, answer: Err(refused) });
         }
         let raft = lead.raft.clone();
-        self.confirming.push(
+        self.aside.push(
             async move {
                 let answer = match raft.read_index(CONFIRM).await {
                     Ok(_) => refused,
@@ -382,18 +426,22 @@ impl Reign {
                     Err(ReadIndexError::Stopped { reason }) => AppendError::Stopped { reason },
                 };
                 let _ = reply.send(Err(answer));
+                Aside::Done
             }
             .boxed(),
         );
     }
 
     /// Puts what other regions sent into the log, as far as it may go in: one command of it. False
-    /// if there is nothing.
-    fn import(&mut self, lead: &Lead) -> bool {
+    /// if there is nothing, or no room: then it waits, and in the end its senders do.
+    fn import(&mut self, lead: &Lead, time_ms: u64) -> bool {
+        if lead.log.room() != Room::Ok {
+            return false;
+        }
         let now = Instant::now();
         let statements = now >= self.next_statement && self.unfinal(lead);
         let frontier = self.sequencer.frontier();
-        let batch = lead.inlet.take(lead.clock.unix_ms(), frontier, IMPORT_BYTES, statements);
+        let batch = lead.inlet.take(time_ms, frontier, IMPORT_BYTES, statements);
         if batch.is_empty() {
             return false;
         }
@@ -406,9 +454,10 @@ impl Reign {
         true
     }
 
-    /// Promises this region's time while others may wait for it.
-    fn close(&mut self, lead: &Lead) {
-        let (now, unix_ms) = (Instant::now(), lead.clock.unix_ms());
+    /// Promises this region's time while others may wait for it. On a full disk this region imports
+    /// nothing, so what others sent is all that shows that they do.
+    fn close(&mut self, lead: &mut Lead) {
+        let now = Instant::now();
         let position = lead.state.region(anabranch_core::region::Region::position);
         if position != self.flow.position {
             self.flow = Flow { position, until: now + FLOW };
@@ -416,17 +465,25 @@ impl Reign {
         if now < self.next_close {
             return;
         }
-        self.next_close = now + CLOSE_EVERY;
-        if now >= self.flow.until || !self.unfinal(lead) {
+        let room = lead.log.room();
+        let every = if room == Room::Ok { CLOSE_EVERY } else { CLOSE_EVERY_WHEN_FULL };
+        self.next_close = now + every;
+        let wanted = match room {
+            Room::Ok => now < self.flow.until && self.unfinal(lead),
+            Room::Low => lead.inlet.waits(),
+            Room::None => false,
+        };
+        if !wanted {
             return;
         }
+        let (standing, unix_ms) = self.standing(lead);
         let stale = Stamp::from_unix_ms(unix_ms).0.saturating_sub(self.sequencer.last_stamp().0);
         let before = unix_ms.saturating_sub(CLOSE_EVERY.as_millis() as u64);
         let recent = Stamp::from_unix_ms(unix_ms).0 - Stamp::from_unix_ms(before).0;
-        if stale < recent || self.guard.check(unix_ms, lead.clock.monotonic()).is_err() {
+        // If the clock is behind the log there is nothing to promise.
+        if stale < recent || standing != Standing::Fit {
             return;
         }
-        // If the clock is behind the log there is nothing to promise; appends say so to people.
         if let Ok(command) = self.sequencer.close(unix_ms) {
             self.propose(lead, command);
         }
@@ -471,7 +528,7 @@ impl Reign {
         {
             self.landed(ticket, result);
         }
-        while let Ok(Some(())) = tokio::time::timeout_at(deadline, self.confirming.next()).await {}
+        while let Ok(Some(_)) = tokio::time::timeout_at(deadline, self.aside.next()).await {}
         let reason = "leadership was lost while the append was on its way".to_owned();
         let unknown = AppendError::Unknown { reason };
         let waiters = self.waiting.into_values().flatten();

@@ -7,7 +7,7 @@
 //!
 //! [`state`] is what every reader looks at; only [`machine`] changes it. [`lead`] runs while this
 //! node leads and is the only proposer. [`inlet`] is where gossip puts what other regions sent.
-//! [`order`] follows the global order in the background.
+//! [`standing`] says whether this node may write, by its clock and its memory. [`order`] follows the global order in the background.
 
 mod append;
 mod clock_guard;
@@ -17,16 +17,21 @@ mod machine;
 mod open;
 pub mod order;
 mod outlet;
+mod room;
+mod standing;
 pub mod state;
 
 pub use append::{AppendError, Appended};
+pub use clock_guard::{ClockDoubted, Contradiction};
 pub use open::{OpenError, ShardConfig, ShardParts};
+pub use standing::Forgetful;
 pub use state::{Applied, ShardState};
 
 use std::sync::Arc;
 
 use anabranch_core::{Context, Digest, Origin, ShardId};
 use anabranch_gossip::Source;
+use anabranch_log::Room;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -71,11 +76,15 @@ impl Shard {
     }
     /// What gossip serves to other regions.
     pub fn source(&self) -> Arc<dyn Source> {
-        Arc::new(outlet::Outlet::new(Arc::clone(&self.inner.state)))
+        Arc::new(outlet::Outlet::new(Arc::clone(&self.inner.state), Arc::clone(&self.inner.inlet)))
     }
     /// Bytes of the shard's log on this node's disk.
     pub fn log_bytes(&self) -> u64 {
         self.inner.log.segments().iter().map(|segment| segment.bytes).sum()
+    }
+    /// Whether there is room on this node's disk.
+    pub fn room(&self) -> Room {
+        self.inner.log.room()
     }
     /// Last entry of the shard's log on this node; 0 for none. What the log says, at once: Raft's own
     /// status is empty for a moment after the start.
@@ -85,6 +94,11 @@ impl Shard {
     /// Origins whose groups are held back now, and why. Known by the leader only.
     pub fn held(&self) -> Vec<(Origin, String)> {
         self.inner.inlet.held()
+    }
+    /// Why this region writes nothing of its own, or what it writes reaches nobody yet; `None` if all
+    /// is well. Known by the leader only.
+    pub fn trouble(&self) -> Option<String> {
+        self.inner.inlet.trouble()
     }
     /// The newest word of every other region. Newer than what the log vouches for on the leader, the
     /// same elsewhere.

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use super::inlet::Inlet;
 use super::lead::Lead;
 use super::machine::{Checkpointer, Loaded, RegionMachine, load};
+use super::standing::Watch;
 use super::state::ShardState;
 use super::{Inner, Shard, order, room};
 use crate::env::{Clock, Net, Seeds, Storage};
@@ -188,7 +189,15 @@ impl Shard {
         let jobs_room = Arc::new(Semaphore::new(JOBS_BYTES));
         let stop = watch::Sender::new(false);
         let inlet = Arc::new(Inlet::new());
+        let watch = Watch::new(
+            Arc::clone(&parts.clock),
+            Arc::clone(&inlet),
+            parts.identity.region().clone(),
+            &config.members,
+            config.drift_max,
+        );
         let lead = Lead {
+            watch,
             region: parts.identity.region().clone(),
             members: config.members.clone(),
             state: Arc::clone(&state),
@@ -207,8 +216,18 @@ impl Shard {
         tasks.spawn(order::follow(Arc::clone(&state), stop.subscribe()));
         tasks.spawn(room::keep(log.clone(), stop.subscribe()));
         let tasks = Mutex::new(tasks);
-        let inner =
-            Inner { id: config.shard, state, raft, log, machine, inlet, jobs, room: jobs_room, stop, tasks };
+        let inner = Inner {
+            id: config.shard,
+            state,
+            raft,
+            log,
+            machine,
+            inlet,
+            jobs,
+            room: jobs_room,
+            stop,
+            tasks,
+        };
         Self { inner: Arc::new(inner) }
     }
 

@@ -3,19 +3,21 @@
 use std::sync::Arc;
 
 use anabranch_core::{Digest, Group, Origin, Seq};
-use anabranch_gossip::{Source, SourceError};
+use anabranch_gossip::{ClockTrust, Source, SourceError};
 use tokio::sync::watch;
 
+use super::inlet::Inlet;
 use super::state::ShardState;
 
 /// The applied state as gossip sees it. Any node serves it, leader or follower.
 pub(super) struct Outlet {
     state: Arc<ShardState>,
+    inlet: Arc<Inlet>,
     changed: watch::Receiver<u64>,
 }
 
 impl Outlet {
-    pub(super) fn new(state: Arc<ShardState>) -> Self {
+    pub(super) fn new(state: Arc<ShardState>, inlet: Arc<Inlet>) -> Self {
         let mut applied = state.applied();
         let (moved, changed) = watch::channel(applied.borrow_and_update().index);
         // Ends with the state, or with the last who listens.
@@ -27,7 +29,7 @@ impl Outlet {
                 }
             }
         });
-        Self { state, changed }
+        Self { state, inlet, changed }
     }
 }
 
@@ -54,6 +56,10 @@ impl Source for Outlet {
             source: Box::new(source),
         })?;
         Ok(groups.iter().map(|slice| slice.group().clone()).collect())
+    }
+
+    fn clock_trust(&self) -> ClockTrust {
+        self.inlet.clock_trust()
     }
 
     fn changed(&self) -> watch::Receiver<u64> {

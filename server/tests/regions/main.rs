@@ -1,9 +1,11 @@
 //! Three regions of one node each, in one process: real QUIC on loopback, logs on memory disks.
 
+mod clocks;
 mod derived;
 #[path = "../support/ports.rs"]
 mod ports;
 mod relay;
+mod set_back;
 mod world;
 
 use std::time::Duration;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use anabranch_core::sequencer::Submission;
@@ -42,7 +43,25 @@ pub enum Derived {
     Everything,
 }
 
+/// The system's clocks, but the wall clock may be wrong.
+#[derive(Clone)]
+struct WrongClock {
+    right: SystemClock,
+    off_ms: Arc<AtomicI64>,
+}
+
+impl Clock for WrongClock {
+    fn unix_ms(&self) -> u64 {
+        self.right.unix_ms().saturating_add_signed(self.off_ms.load(Ordering::Relaxed))
+    }
+    fn monotonic(&self) -> Duration {
+        self.right.monotonic()
+    }
+}
+
 struct Region {
+    /// What its wall clock is off by, over all its lives.
+    clock_off_ms: Arc<AtomicI64>,
     disk: MemoryDisk,
     checkpoints: MemoryCheckpoints,
     rules: LinkRules,
@@ -73,7 +92,9 @@ impl World {
         let mut world = Self { ca, names, addresses, regions: Vec::new() };
         for nth in 0..world.names.len() {
             let disk = MemoryDisk::new(nth as u64);
-            let region = world.open(nth, disk, MemoryCheckpoints::new(), LinkRules::new()).await;
+            let checkpoints = MemoryCheckpoints::new();
+            let clock = Arc::default();
+            let region = world.open(nth, clock, disk, checkpoints, LinkRules::new()).await;
             world.regions.push(region);
         }
         for region in &world.regions {
@@ -85,12 +106,14 @@ impl World {
     async fn open(
         &self,
         nth: usize,
+        clock_off_ms: Arc<AtomicI64>,
         disk: MemoryDisk,
         checkpoints: MemoryCheckpoints,
         rules: LinkRules,
     ) -> Region {
         let name = self.names[nth].clone();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let off_ms = Arc::clone(&clock_off_ms);
+        let clock: Arc<dyn Clock> = Arc::new(WrongClock { right: SystemClock::new(), off_ms });
         let (publish, gossip) = watch::channel(None);
         let config = ShardConfig {
             shard: SHARD,
@@ -119,7 +142,7 @@ impl World {
         let socket = bind(self.addresses[nth], &rules).await;
         let gossip = self.gossip(nth, &shard, socket, clock);
         publish.send_replace(Some(gossip.clone()));
-        Region { disk, checkpoints, rules, shard, gossip }
+        Region { clock_off_ms, disk, checkpoints, rules, shard, gossip }
     }
 
     fn gossip(
@@ -190,21 +213,48 @@ impl World {
 
     /// As [`restart`](Self::restart), with something that is derived deleted in between.
     pub async fn restart_without(&mut self, nth: usize, deleted: Derived) {
+        self.restart_after(nth, |disk, checkpoints| forget(deleted, disk, checkpoints)).await;
+    }
+
+    /// A copy of a region's disk as it is now, after a power loss.
+    pub fn copy(&self, nth: usize) -> MemoryDisk {
+        let copy = self.regions[nth].disk.fork(nth as u64);
+        copy.crash();
+        copy
+    }
+
+    /// Stops a region, sets its disk back to an older copy, and opens it again.
+    pub async fn set_back(&mut self, nth: usize, copy: &MemoryDisk) {
+        self.restart_after(nth, |disk, checkpoints| {
+            disk.restore(copy);
+            checkpoints.clear();
+        })
+        .await;
+    }
+
+    /// From now on a region's wall clock is off by so much.
+    pub fn set_clock(&self, nth: usize, off_ms: i64) {
+        self.regions[nth].clock_off_ms.store(off_ms, Ordering::Relaxed);
+    }
+
+    /// Sessions that one region has opened with another so far.
+    pub fn sessions(&self, one: usize, other: usize) -> u64 {
+        let links = self.regions[one].gossip.links(SHARD);
+        links.iter().find(|link| link.region == self.names[other]).expect("a member").sessions
+    }
+
+    async fn restart_after(
+        &mut self,
+        nth: usize,
+        change: impl FnOnce(&MemoryDisk, &MemoryCheckpoints),
+    ) {
         let region = self.regions.remove(nth);
         region.gossip.shutdown().await;
         region.shard.shutdown().await;
-        let Region { disk, checkpoints, rules, shard, gossip } = region;
+        let Region { clock_off_ms, disk, checkpoints, rules, shard, gossip } = region;
         drop((shard, gossip));
-        if matches!(deleted, Derived::Checkpoints | Derived::Everything) {
-            checkpoints.clear();
-        }
-        if matches!(deleted, Derived::Index | Derived::Everything) {
-            let index = PathBuf::from("shard-0/index");
-            let files = disk.list(&index).unwrap();
-            assert!(!files.is_empty(), "there are index files to delete");
-            files.iter().for_each(|file| disk.remove(&index.join(file)).unwrap());
-        }
-        let region = self.open(nth, disk, checkpoints, rules).await;
+        change(&disk, &checkpoints);
+        let region = self.open(nth, clock_off_ms, disk, checkpoints, rules).await;
         ready(&region.shard).await;
         self.regions.insert(nth, region);
     }
@@ -265,6 +315,19 @@ impl World {
             region.gossip.shutdown().await;
             region.shard.shutdown().await;
         }
+    }
+}
+
+/// Deletes what is derived.
+fn forget(deleted: Derived, disk: &MemoryDisk, checkpoints: &MemoryCheckpoints) {
+    if matches!(deleted, Derived::Checkpoints | Derived::Everything) {
+        checkpoints.clear();
+    }
+    if matches!(deleted, Derived::Index | Derived::Everything) {
+        let index = PathBuf::from("shard-0/index");
+        let files = disk.list(&index).unwrap();
+        assert!(!files.is_empty(), "there are index files to delete");
+        files.iter().for_each(|file| disk.remove(&index.join(file)).unwrap());
     }
 }
 

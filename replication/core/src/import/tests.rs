@@ -203,6 +203,29 @@ fn late_and_repeated_digests_say_nothing_new() {
 }
 
 #[test]
+fn the_word_of_a_region_that_was_set_back_is_not_taken() {
+    let (mut region, mut importer) = (born("eu"), importer());
+    let mut us = Author::new(origin("us"));
+    let (first, second) = (us.one(at(1)), us.one(at(2)));
+    accept(&mut region, &import(0, vec![(first, &[0]), (second, &[1])], vec![]));
+    // Late: true when it was said.
+    importer.offer_digest(&region, digest("us", at(1), &[("us", 1)]));
+    assert_eq!(importer.held().count(), 0);
+    // Set back to its first event, it says that there was no second one up to now.
+    importer.offer_digest(&region, digest("us", at(5), &[("us", 1)]));
+    let held = Held::Forgetful { origin: origin("us"), says: Seq(1), held: Seq(2) };
+    assert_eq!(importer.held().collect::<Vec<_>>(), [(&origin("us"), &held)]);
+    let batch = take(&mut importer, &region);
+    assert!(batch.digests.iter().all(|digest| digest.stamp < at(5)), "no such promise: {batch:?}");
+    // What it writes then does not follow what is held.
+    let other =
+        Author { chain: us.clone().write(at(6), cut(&[]), &[request(&["s-9"])]).chain(), ..us };
+    let fork = other.clone().one(at(7));
+    let forked = Held::Fork { origin: origin("us"), at: fork.first() };
+    assert_eq!(importer.offer(&region, fork), Offered::Held(forked));
+}
+
+#[test]
 fn holders_counts_regions_once_whatever_vouches_for_them() {
     let (mut region, mut importer) = (born("eu"), importer());
     let group = Author::new(origin("eu")).one(at(1));

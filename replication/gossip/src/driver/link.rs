@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::links::{Board, Measured};
 use super::stream::FrameReader;
-use super::{LinkError, Shared, now, until};
+use super::{LinkError, Shared, now, timing, until};
 use crate::block::{BLOCK_WIRE_BYTES_MAX, Block, BlockError};
 use crate::config::PeerRegion;
 use crate::frame::Report;
@@ -140,6 +140,7 @@ impl<'a> Session<'a> {
         // Owned by the set, so that it ends with the session.
         let mut tasks = JoinSet::new();
         tasks.spawn(accept_blocks(connection.clone(), room.clone(), arrived));
+        tasks.spawn(timing::ask(connection.clone(), link.peer.region.clone(), link.sink.clone()));
         let mut session = Self {
             link,
             connection,
@@ -250,7 +251,8 @@ impl<'a> Session<'a> {
         let next = link.sink.next_wanted(&origin);
         groups.retain(|group| group.last() >= next);
         let Some(first) = groups.first().map(Group::first) else { return Ok(()) };
-        if first != next {
+        // One that begins earlier is of another history: the sink says so.
+        if first > next {
             tracing::warn!(%region, %origin, %next, %first, "importer wants other events; pulling anew");
             return self.want(origin);
         }

@@ -6,6 +6,7 @@ pub mod links;
 mod pull;
 mod serve;
 mod stream;
+mod timing;
 mod transport;
 
 use std::collections::BTreeMap;

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::stream::FrameReader;
-use super::{LinkError, Shared, now, until};
+use super::{LinkError, Shared, now, timing, until};
 use crate::block::Block;
 use crate::config::ReadOn;
 use crate::frame::{Frame, Report};
@@ -126,6 +126,10 @@ impl<'a> Session<'a> {
     }
 
     async fn run(mut self) -> LinkError {
+        // Owned by the set, so that it ends with the session.
+        let mut tasks = JoinSet::new();
+        let (clock, source) = (self.shared.clock.clone(), self.source.clone());
+        tasks.spawn(timing::answer(self.connection.clone(), clock, source));
         loop {
             if let Err(error) = self.step().await {
                 return error;

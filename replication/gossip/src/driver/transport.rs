@@ -19,6 +19,8 @@ use crate::traits::WallClock;
 
 const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// Datagrams that wait, either way: questions for the time, a few bytes each. Older ones give way.
+const DATAGRAM_BYTES: usize = 4 * 1024;
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 const IDLE_TIMEOUT_MS: u32 = 10_000;
 
@@ -99,7 +101,8 @@ fn transport(streams: u32, blocks: u32) -> TransportConfig {
         .send_window(u64::from(CONNECTION_WINDOW_BYTES))
         .max_concurrent_bidi_streams(VarInt::from_u32(streams))
         .max_concurrent_uni_streams(VarInt::from_u32(blocks))
-        .datagram_receive_buffer_size(None);
+        .datagram_receive_buffer_size(Some(DATAGRAM_BYTES))
+        .datagram_send_buffer_size(DATAGRAM_BYTES);
     transport
 }
 

@@ -307,8 +307,12 @@ impl Inflow {
     }
 
     /// The next group: starts where the one before ended, and follows it by its chain.
+    ///
+    /// The first of a want may begin earlier. Groups are atomic, so it is then of another history
+    /// than what this side holds; the importer says so, and holds that origin alone.
     fn take(&mut self, group: &Group) -> Result<(), SessionError> {
-        if group.first() != self.next {
+        let forks = self.chain.is_none() && group.first() < self.next;
+        if group.first() != self.next && !forks {
             return Err(self.mismatch(group));
         }
         if self.chain.is_some_and(|chain| chain != group.header().prev) {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::session::testing::{history, origin};
+use anabranch_core::group::GroupHeader;
 use anabranch_core::{Context, Digest, NodeId, ShardId, Stamp};
 
 const SILENCE: Duration = Duration::from_secs(2);
@@ -120,7 +121,7 @@ fn blocks_that_overtook_the_last_live_groups_wait_for_them() {
 }
 
 #[test]
-fn what_is_held_already_is_dropped_and_what_overlaps_it_is_refused() {
+fn what_is_held_already_is_dropped_and_what_overlaps_it_is_left_to_the_importer() {
     let (mut case, groups) = (Case::pulling(5), history("eu", 3, 2));
     case.live(1, &groups[0]).unwrap();
     case.live(1, &groups[1]).unwrap();
@@ -128,9 +129,20 @@ fn what_is_held_already_is_dropped_and_what_overlaps_it_is_refused() {
     case.live(1, &groups[2]).unwrap();
     assert_eq!(case.actions(), [Action::Offer(groups[2..].to_vec())]);
 
+    // A group that holds the first event that is missing, and the one before: another history.
     let mut case = Case::pulling(4);
-    let refused = case.live(1, &groups[1]).unwrap_err();
-    assert!(matches!(refused, SessionError::Mismatch { next: Seq(4), .. }), "{refused}");
+    case.live(1, &groups[1]).unwrap();
+    assert_eq!(case.actions(), [Action::Offer(groups[1..2].to_vec())]);
+    let refused = case.live(1, &group_over(&groups[1], &groups[2])).unwrap_err();
+    assert!(matches!(refused, SessionError::Mismatch { next: Seq(5), .. }), "{refused}");
+}
+
+/// A group that begins with the last event of `one` and ends with that of `other`.
+fn group_over(one: &Group, other: &Group) -> Group {
+    let header = GroupHeader { first: one.last(), events: 3, ..other.header().clone() };
+    assert_eq!(header.first.plus(2), other.last());
+    let events = vec![event(), event(), event()];
+    Group::build(header, &[anabranch_core::Request { producer: None, events }])
 }
 
 #[test]

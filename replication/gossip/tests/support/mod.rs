@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use anabranch_core::{Context, Digest, Group, NodeId, Origin, RegionName, Seq, ShardId, Stamp};
 use anabranch_gossip::{
-    BoxFuture, DevCa, Environment, Gossip, GossipConfig, LinkRules, LinkStatus, OfferError,
-    PeerRegion, ShapedUdp, Sink, Source, SourceError, SystemResolver, Tuning,
+    BoxFuture, ClockAnswer, ClockTrust, DevCa, Environment, Gossip, GossipConfig, LinkRules,
+    LinkStatus, OfferError, PeerRegion, ShapedUdp, Sink, Source, SourceError, SystemResolver,
+    Tuning,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -31,6 +32,10 @@ pub struct Log {
     held: Mutex<BTreeMap<Origin, Vec<Group>>>,
     heard: Mutex<BTreeMap<Origin, Digest>>,
     changed: watch::Sender<u64>,
+    /// What it thinks of its own clock.
+    pub trust: Mutex<ClockTrust>,
+    /// What the nodes of other regions said their time is.
+    pub clocks: Mutex<BTreeMap<RegionName, Vec<ClockAnswer>>>,
     /// While true, offers wait.
     pub stalled: watch::Sender<bool>,
     /// Bytes that were read to be sent.
@@ -50,6 +55,8 @@ impl Log {
             held: Default::default(),
             heard: Default::default(),
             changed: watch::Sender::new(0),
+            trust: Mutex::new(ClockTrust::Unproven),
+            clocks: Default::default(),
             stalled: watch::Sender::new(false),
             bytes_read: AtomicUsize::new(0),
             offers: AtomicUsize::new(0),
@@ -122,6 +129,9 @@ impl Source for Log {
         }
         Ok(read)
     }
+    fn clock_trust(&self) -> ClockTrust {
+        *self.trust.lock().unwrap()
+    }
     fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
@@ -162,6 +172,9 @@ impl Sink for Log {
     }
     fn offer_digest(&self, _: &RegionName, digest: Digest) {
         self.heard.lock().unwrap().insert(digest.origin.clone(), digest);
+    }
+    fn hear_clock(&self, via: &RegionName, answer: ClockAnswer) {
+        self.clocks.lock().unwrap().entry(via.clone()).or_default().push(answer);
     }
 }
 
