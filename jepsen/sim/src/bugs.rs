@@ -2,8 +2,6 @@
 //!
 //! Only with the feature `planted-bugs`; without it the code under test has no switches at all.
 
-use anyhow::Context;
-
 /// Puts bugs back into the code under test, for the rest of the process.
 ///
 /// # Errors
@@ -19,8 +17,8 @@ pub fn plant(names: &[String]) -> anyhow::Result<()> {
 /// As above.
 #[cfg(not(feature = "planted-bugs"))]
 pub fn plant(names: &[String]) -> anyhow::Result<()> {
-    let none: Option<()> = names.is_empty().then_some(());
-    none.context("this binary has no bugs in it: build it with `--features planted-bugs`")
+    anyhow::ensure!(names.is_empty(), "build with `--features planted-bugs` to plant {names:?}");
+    Ok(())
 }
 
 /// Names of all bugs in the bank.

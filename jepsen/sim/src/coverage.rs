@@ -67,7 +67,8 @@ impl Coverage {
             }
         }
         if self.twice * 10 < self.seeds {
-            missing.push(format!("{} of {} seeds ran twice, one in ten must", self.twice, self.seeds));
+            missing
+                .push(format!("{} of {} seeds ran twice, one in ten must", self.twice, self.seeds));
         }
         missing
     }

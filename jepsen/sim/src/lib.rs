@@ -9,7 +9,7 @@
 //! Nodes and clients are the real ones: openraft, gRPC over simulated TCP, gossip over QUIC over
 //! simulated UDP, the log on a simulated disk. Only [`world`] differs from production.
 
-#[cfg(not(tokio_unstable))]
+#[cfg(not(any(tokio_unstable, doc, doctest)))]
 compile_error!(
     "the simulation needs `--cfg tokio_unstable`, which .cargo/config.toml sets; \
      RUSTFLAGS in the environment replaces it"

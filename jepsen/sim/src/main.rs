@@ -11,7 +11,7 @@ use anabranch_sim::many::{Campaign, Failure, Tally};
 use anabranch_sim::minimise::minimise;
 use anabranch_sim::nemesis::Kind;
 use anabranch_sim::outcome::Outcome;
-use anabranch_sim::run::{Findings, Settings, run};
+use anabranch_sim::run::{Findings, Panicked, Settings, run};
 use anabranch_sim::{bugs, report, timeline};
 use anyhow::Context;
 use clap::Parser;
@@ -122,13 +122,22 @@ fn settings(args: &Args, seed: u64) -> Settings {
 fn one(args: &Args, seed: u64) -> anyhow::Result<bool> {
     bugs::plant(&args.plant)?;
     let mut settings = settings(args, seed);
-    let mut findings = run(&settings)?;
+    let mut findings = match run(&settings) {
+        Err(error) if error.is::<Panicked>() => {
+            match args.json {
+                true => println!("{}", json(&Outcome::of_panic(seed, &error.to_string()))?),
+                false => println!("\nBROKEN processes: {error}"),
+            }
+            return Ok(false);
+        }
+        ran => ran?,
+    };
     let clean = findings.is_clean();
     if args.json {
         if !clean {
             write_page(args, &settings, &findings)?;
         }
-        println!("{}", serde_json::to_string(&Outcome::of(seed, &findings))?);
+        println!("{}", json(&Outcome::of(seed, &findings))?);
         return Ok(clean);
     }
     if let (true, Some(law)) = (args.minimise, findings.verdicts.iter().find(|v| v.broken > 0)) {
@@ -146,6 +155,10 @@ fn one(args: &Args, seed: u64) -> anyhow::Result<bool> {
         println!("to look at: {}", write_page(args, &settings, &findings)?.display());
     }
     Ok(clean)
+}
+
+fn json(outcome: &Outcome) -> anyhow::Result<String> {
+    serde_json::to_string(outcome).context("write what it came to")
 }
 
 fn write_page(args: &Args, settings: &Settings, findings: &Findings) -> anyhow::Result<PathBuf> {

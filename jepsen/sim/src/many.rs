@@ -81,7 +81,6 @@ impl Campaign {
     ///
     /// # Errors
     /// A process could not be started.
-    #[expect(clippy::disallowed_methods, reason = "real processes, in real time")]
     pub fn run(self) -> anyhow::Result<Tally> {
         let count = self.first.len() as u64 + (self.then.end - self.then.start);
         let bar = match (self.bar, self.until) {
@@ -131,7 +130,6 @@ impl Shared {
         Ok(())
     }
 
-    #[expect(clippy::disallowed_methods, reason = "real processes, in real time")]
     fn next(&self) -> Option<(Job, bool)> {
         let Campaign { until, first_only, like, .. } = &self.campaign;
         if until.is_some_and(|until| self.began.elapsed() >= until)
@@ -154,8 +152,12 @@ impl Shared {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["--json", "--seed", &job.seed.to_string()]);
         command.args(["--seconds", &job.seconds.to_string()]);
-        job.only.iter().for_each(|kind| drop(command.args(["--only", &kind.slug()])));
-        self.campaign.planted.iter().for_each(|bug| drop(command.args(["--plant", bug])));
+        for kind in &job.only {
+            command.args(["--only", &kind.slug()]);
+        }
+        for bug in &self.campaign.planted {
+            command.args(["--plant", bug]);
+        }
         command.arg("--pages").arg(&self.campaign.pages);
         let child = command.stdin(Stdio::null()).output().context("start a simulation")?;
         let said = String::from_utf8_lossy(&child.stdout);

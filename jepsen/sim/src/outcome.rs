@@ -59,6 +59,20 @@ impl Outcome {
         }
     }
 
+    /// What a run comes to that a panic ended.
+    pub fn of_panic(seed: u64, words: &str) -> Self {
+        let (law, words) = ("processes".to_owned(), words.to_owned());
+        Self {
+            seed,
+            broken: vec![BrokenLaw { law, broken: 1, words }],
+            facts: BTreeMap::new(),
+            struck: BTreeMap::new(),
+            ops: 0,
+            simulated: Duration::ZERO,
+            fingerprint: String::new(),
+        }
+    }
+
     /// Whether no law was broken.
     pub fn is_clean(&self) -> bool {
         self.broken.is_empty()

@@ -38,7 +38,8 @@ pub fn page(settings: &Settings, findings: &Findings, planted: &[String]) -> Str
     let _ = write!(page, "<style>{STYLE}</style><h1>Seed {seed}</h1><p>{}</p>", {
         escape(&report::summary(findings))
     });
-    let _ = write!(page, "<p>Again: <code>{}</code></p>", escape(&report::command(settings, planted)));
+    let _ =
+        write!(page, "<p>Again: <code>{}</code></p>", escape(&report::command(settings, planted)));
     page.push_str(&laws(findings));
     let _ = write!(page, "<h2>Over simulated time</h2>{}{}", legend(), Chart::of(findings).svg());
     let excerpts = report::excerpts(findings);
@@ -107,7 +108,8 @@ fn legend() -> String {
         (Kind::Membership, "membership"),
         (Kind::LostRegion, "region lost, rebuilt, restored"),
     ];
-    let mut legend = "<p class=legend><span><i style=\"background:#cfe3d4\"></i>serves</span>".to_owned();
+    let mut legend =
+        "<p class=legend><span><i style=\"background:#cfe3d4\"></i>serves</span>".to_owned();
     for (kind, words) in groups {
         let _ = write!(legend, "<span><i style=\"background:{}\"></i>{words}</span>", colour(kind));
     }
@@ -196,7 +198,15 @@ impl<'a> Chart<'a> {
         }
     }
 
-    fn bar(&self, svg: &mut String, from: Duration, to: Duration, y: f64, look: (&str, f64), title: &str) {
+    fn bar(
+        &self,
+        svg: &mut String,
+        from: Duration,
+        to: Duration,
+        y: f64,
+        look: (&str, f64),
+        title: &str,
+    ) {
         let (x, width) = (self.x(from), (self.x(to) - self.x(from)).max(2.0));
         let ((fill, height), title) = (look, escape(title));
         let _ = write!(
@@ -214,7 +224,14 @@ impl<'a> Chart<'a> {
                 match (change.serves, since) {
                     (true, None) => since = Some(change.at),
                     (false, Some(began)) => {
-                        self.bar(svg, began, change.at, self.y(*row) + 2.0, ("#cfe3d4", 16.0), "serves");
+                        self.bar(
+                            svg,
+                            began,
+                            change.at,
+                            self.y(*row) + 2.0,
+                            ("#cfe3d4", 16.0),
+                            "serves",
+                        );
                         since = None;
                     }
                     _ => {}
@@ -230,7 +247,9 @@ impl<'a> Chart<'a> {
         let title = format!("fault {nth}: {fault}");
         let look = (colour(fault.what.kind()), 7.0);
         let regions: Vec<usize> = match fault.what {
-            What::LostRegion(region) | What::RebuiltRegion(region) | What::RestoredRegion(region) => {
+            What::LostRegion(region)
+            | What::RebuiltRegion(region)
+            | What::RestoredRegion(region) => {
                 vec![region]
             }
             _ => Vec::new(),
@@ -276,7 +295,8 @@ impl<'a> Chart<'a> {
         let verdicts = &self.findings.verdicts;
         let shows = |op: usize| verdicts.iter().any(|verdict| verdict.ops.contains(&op));
         for (nth, op) in self.findings.evidence.history.ops.iter().enumerate() {
-            let region = (0..self.findings.shape.regions()).find(|at| region_name(*at) == op.region);
+            let region =
+                (0..self.findings.shape.regions()).find(|at| region_name(*at) == op.region);
             let Some(region) = region else { continue };
             let (fill, said) = match &op.outcome {
                 Outcome::Acknowledged(_) => ("#2e7d46", "acknowledged".to_owned()),

@@ -70,8 +70,16 @@ impl Control {
     }
     /// Tells subscribers how many events there are in either order. They end when they were given all
     /// that is for them, or when `within` has passed. At once, if there are 0 in regional order.
-    pub fn finish_reading(&self, regional: u64, global: u64, within: Duration) {
-        self.goal.send_replace(Some(Goal { regional, global, within }));
+    ///
+    /// `regions` are the numbers of those that hold all of it; at least one.
+    pub fn finish_reading(
+        &self,
+        regional: u64,
+        global: u64,
+        regions: Vec<usize>,
+        within: Duration,
+    ) {
+        self.goal.send_replace(Some(Goal { regional, global, regions, within }));
     }
 }
 
@@ -134,9 +142,10 @@ impl Workload {
         self,
         regional: u64,
         global: u64,
+        regions: Vec<usize>,
         within: Duration,
     ) -> Vec<Subscribed> {
-        self.control.finish_reading(regional, global, within);
+        self.control.finish_reading(regional, global, regions, within);
         self.subscribers_ended().await
     }
 

@@ -85,6 +85,9 @@ pub struct Plan {
     pub subscribers: u32,
     /// How large events get.
     pub reach: Reach,
+    /// The one region in which they get that large; all of them if none. Every byte is written on
+    /// every node of every region, and simulated disks are kept in memory.
+    pub reaches_in: Option<usize>,
     /// What a surge is, whenever the driver begins one.
     pub surge: Surge,
 }
@@ -102,13 +105,15 @@ impl Plan {
             hoppers: few(&mut rng),
             producers: few(&mut rng),
             tellers: few(&mut rng),
-            probers: u32::from(rng.random_bool(0.5)),
+            probers: u32::from(rng.random_bool(0.6)),
         };
         let reach = match rng.random_range(0..100) {
             0..75 => Reach::Small,
             75..95 => Reach::Large,
             _ => Reach::Huge,
         };
+        let probers = mix.probers.max(u32::from(reach > Reach::Small));
+        let mix = Mix { probers, ..mix };
         let per_second = rng.random_range(5.0..30.0);
         let surge = Surge { clients: mix.clients() * 9, think: Duration::ZERO };
         let plan = Self {
@@ -119,6 +124,7 @@ impl Plan {
             deadline: Duration::from_millis(rng.random_range(2_000..8_000)),
             subscribers: rng.random_range(1..=3),
             reach,
+            reaches_in: Some(rng.random_range(0..regions.max(1))),
             surge,
         };
         plan.at_rate(per_second, regions)
@@ -144,6 +150,7 @@ impl Plan {
             deadline: Duration::from_secs(5),
             subscribers: 3,
             reach: Reach::Large,
+            reaches_in: None,
             surge: Surge { clients: mix.clients() * 9, think: Duration::from_millis(2) },
         }
     }
@@ -160,6 +167,11 @@ impl Plan {
         let think = pause(clients, per_second);
         let surge = Surge { think: pause(surging, per_second * 10.0), ..self.surge };
         Self { think, surge, ..self }
+    }
+
+    /// How large events of a region get.
+    pub fn reach_of(&self, home: usize) -> Reach {
+        if self.reaches_in.is_none_or(|only| only == home) { self.reach } else { Reach::Small }
     }
 
     /// Subscribers of a region. The first region has one more, which is slow.
@@ -237,8 +249,14 @@ mod tests {
     #[test]
     fn some_seeds_reach_every_limit_and_most_do_not() {
         let plans: Vec<Plan> = (0..400).map(|seed| Plan::draw(seed, 3)).collect();
-        let share = |reach| plans.iter().filter(|plan| plan.reach == reach).count();
-        assert!(share(Reach::Small) > 200, "{}", share(Reach::Small));
-        assert!(share(Reach::Large) > 40 && share(Reach::Huge) > 5);
+        let share = |reach| {
+            let there = |plan: &&Plan| {
+                let regions = (0..3).filter(|home| plan.reach_of(*home) == reach).count();
+                plan.mix.probers > 0 && regions == if reach == Reach::Small { 3 } else { 1 }
+            };
+            plans.iter().filter(there).count()
+        };
+        let shares = [Reach::Small, Reach::Large, Reach::Huge].map(share);
+        assert!(shares[0] > 100 && shares[1] > 30 && shares[2] > 5, "{shares:?}");
     }
 }

@@ -8,8 +8,9 @@ use crate::home::Home;
 use crate::plan::Reach;
 use crate::scribe::{Scribe, Wish};
 
-/// How often the larger ones are tried; the small ones for as long as the run lasts.
-const LARGE_ROUNDS: u32 = 2;
+/// The small ones come first among all; a prober begins behind them, so that the larger ones are
+/// tried once however short the run is.
+const SMALL: u32 = 9;
 /// Payload of all events but the last of an append that is as large as it may be.
 const PART: u32 = 900_000;
 
@@ -18,13 +19,14 @@ pub(crate) async fn run(home: Home, nth: u32) {
     let number = Class::Prober.writer(home.number, nth);
     let client = home.client("prober", nth, false);
     let rng = home.rng("prober", nth);
+    let reaches = home.plan.reach_of(home.number);
     let mut scribe = Scribe::new(home, number, client, false, rng);
+    (1..SMALL).for_each(|_| scribe.skip_op());
     while !scribe.home.stopped() {
         let op = scribe.next_op();
         let probe = Probe::of(number, op).expect("it is a prober's number");
-        let round = op / Probe::ALL.len() as u32;
-        let small = reach(probe) == Reach::Small;
-        if reach(probe) > scribe.home.plan.reach || (!small && round >= LARGE_ROUNDS) {
+        let again = op >= Probe::ALL.len() as u32;
+        if reach(probe) > if again { Reach::Small } else { reaches } {
             scribe.skip_op();
             continue;
         }
@@ -95,6 +97,13 @@ fn many(stream: &str, events: usize) -> Wish {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn the_small_ones_come_first() {
+        let small = Probe::ALL.iter().take_while(|probe| reach(**probe) == Reach::Small).count();
+        assert_eq!(small as u32, SMALL);
+        assert!(Probe::ALL[small..].iter().all(|probe| reach(*probe) > Reach::Small));
+    }
 
     #[test]
     fn every_probe_names_as_many_streams_and_events_as_it_says() {

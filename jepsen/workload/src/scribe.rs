@@ -5,7 +5,8 @@ use std::future::IntoFuture as _;
 use std::time::Duration;
 
 use anabranch_client::{
-    Append, AppendError, Appended, Client, Expect, NewEvent, Producer, ProducerTag, Regions, Ticket,
+    Append, AppendError, Appended, Client, Code, Expect, NewEvent, Producer, ProducerTag, Regions,
+    Ticket,
 };
 use anabranch_history::content::{Mark, Name, new_event};
 use anabranch_history::ledger::{Call, OpId};
@@ -318,6 +319,10 @@ fn refusal(error: &AppendError) -> Option<Refusal> {
         AppendError::Fenced { epoch } => Refusal::Fenced { epoch: *epoch },
         AppendError::Forgotten { .. } => Refusal::Forgotten,
         AppendError::Unavailable { .. } => Refusal::Unavailable,
+        // A clock that is off, a region set back to an old copy: it says nothing of the append.
+        AppendError::Refused { code: Code::Unavailable | Code::FailedPrecondition, .. } => {
+            Refusal::Unavailable
+        }
         AppendError::Refused { .. } => Refusal::Other,
     })
 }

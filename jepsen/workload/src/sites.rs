@@ -22,7 +22,7 @@ pub trait Sites: Send + Sync + 'static {
     fn nodes(&self, region: usize) -> usize;
     /// A client of a whole region.
     fn client(&self, wanted: Wanted) -> Client;
-    /// A client that asks this node only.
+    /// A client that asks this node only. In a simulation its random choices follow from the seed, too.
     fn node_client(&self, region: usize, node: usize) -> Client;
 
     /// The name of a node, as reports have it.

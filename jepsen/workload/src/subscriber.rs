@@ -27,12 +27,14 @@ const HEARTBEAT: Duration = Duration::from_millis(500);
 const PROBLEMS_MAX: usize = 20;
 
 /// What subscribers wait for in the end: as many events as there are, or a deadline.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Goal {
     /// Events of the regional order; 0: stop at once.
     pub(crate) regional: u64,
     /// Events of the global order.
     pub(crate) global: u64,
+    /// Numbers of the regions that hold them.
+    pub(crate) regions: Vec<usize>,
     /// How long to go on for. No moment: the clocks of two simulated hosts have nothing in common.
     pub(crate) within: Duration,
 }
@@ -117,7 +119,7 @@ impl Subscriber {
 
     /// Whether there is a goal and it is reached, or its deadline has come.
     async fn arrived(&mut self) -> bool {
-        let Some(goal) = *self.goal.borrow() else { return false };
+        let Some(goal) = self.goal.borrow().clone() else { return false };
         if goal.regional == 0 {
             return true;
         }
@@ -126,8 +128,11 @@ impl Subscriber {
         if Instant::now() >= deadline {
             return true;
         }
+        if !goal.regions.contains(&self.region) {
+            self.region = goal.regions[0];
+        }
         if self.wanted.is_none() {
-            self.wanted = self.count(goal, deadline).await;
+            self.wanted = self.count(&goal, deadline).await;
             if self.wanted.is_none() {
                 // It may be a region that is gone for good.
                 self.region = self.home.sites.around(self.region, 1);
@@ -141,12 +146,17 @@ impl Subscriber {
     }
 
     /// How many events there are for it; none if that cannot be found out now.
-    async fn count(&mut self, goal: Goal, deadline: Instant) -> Option<u64> {
+    async fn count(&mut self, goal: &Goal, deadline: Instant) -> Option<u64> {
         let Some(category) = self.following.category.clone() else {
             let global = self.following.order == Order::Global;
             return Some(if global { goal.global } else { goal.regional });
         };
-        let read: Read = self.client().read_category(category).order(self.following.order);
+        let client = self.client();
+        let read: Read = match category.contains('-') {
+            true => client.read_stream(category),
+            false => client.read_category(category),
+        };
+        let read = read.order(self.following.order);
         let left = deadline.saturating_duration_since(Instant::now());
         let events = timeout(left, read.collect()).await.ok()?.ok()?;
         Some(events.len() as u64)

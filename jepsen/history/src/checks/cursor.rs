@@ -5,7 +5,9 @@
 //! global order, exactly the final order (of its category) position by position; in regional order,
 //! every event once, each origin's in their order, and none before its causes.
 //!
-//! It cannot see: whether a subscriber that fell behind was told so; positions of regional
+//! It cannot see: after a region was lost, whether a category's subscriber that had been there lacks
+//! anything (its cursor may cover what nobody holds any more); whether a subscriber that fell behind was
+//! told so; positions of regional
 //! subscribers, which change with the region.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,8 +25,9 @@ pub fn check(case: &Case<'_>) -> Verdict {
     let longest = case.evidence.regions.values().max_by_key(|read| read.global.len());
     let Some(longest) = longest else { return verdict };
     for given in &case.evidence.subscribed {
+        let lost = !case.evidence.expectations.forgetful().is_empty();
         for problem in &given.problems {
-            verdict.check(false, || format!("{}: {problem}", given.name));
+            verdict.check(lost, || format!("{}: {problem}", given.name));
         }
         match given.order {
             Order::Global => check_global(&mut verdict, case, given, &longest.global),
@@ -101,7 +104,11 @@ fn check_regional(verdict: &mut Verdict, case: &Case<'_>, given: &Subscribed) {
     let all: BTreeSet<&Dot> = given.events.iter().map(|(_, dot)| dot).collect();
     let wanted = log.events().iter().filter(|seen| given.wants(&seen.stream));
     let missed: Vec<&Dot> = wanted.map(|seen| &seen.dot).filter(|dot| !all.contains(dot)).collect();
-    verdict.check(!given.complete || missed.is_empty(), || {
+    // Who saw what went down with its region cannot go on elsewhere: the others never hold it. What a
+    // category's cursor passed over there is not known.
+    let unseen = || all.iter().any(|dot| log.place(dot).is_none());
+    let stranded = !forgetful.is_empty() && (given.category.is_some() || unseen());
+    verdict.check(!given.complete || stranded || missed.is_empty(), || {
         let some = &missed[..missed.len().min(3)];
         let words = format!("{name} was not given {} events, as {some:?}", missed.len());
         some.iter().fold(Broken::new(words), |broken, dot| broken.dot(dot).ops(case.op_of(dot)))

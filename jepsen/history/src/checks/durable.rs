@@ -33,7 +33,7 @@ pub fn check(case: &Case<'_>) -> Verdict {
         let may_be_gone = forgot && ack.regions as usize <= forgetful.len();
         for log in case.last_logs() {
             let must = log.region == home && !forgot;
-            lost_here(&mut verdict, log, at, op, ack, must);
+            lost_here(&mut verdict, log, (at, op, ack), must, forgot);
         }
         if forgot {
             let held = |log: &Log<'_>| ack.dots().all(|dot| log.place(&dot).is_some());
@@ -59,8 +59,15 @@ pub fn check(case: &Case<'_>) -> Verdict {
     verdict
 }
 
-/// Checks the events of an operation that a region shows, and that it shows them if it `must`.
-fn lost_here(verdict: &mut Verdict, log: &Log<'_>, at: usize, op: &Op, ack: &Ack, must: bool) {
+/// Checks the events of an operation that a region shows, and that it shows them if it `must`. A region
+/// that `forgot` may have given their numbers to others that nobody had seen.
+fn lost_here(
+    verdict: &mut Verdict,
+    log: &Log<'_>,
+    (at, op, ack): (usize, &Op, &Ack),
+    must: bool,
+    forgot: bool,
+) {
     for (nth, asked) in (0..).zip(&op.events).take(ack.events as usize) {
         let dot = ack.dot(nth);
         let Some(seen) = log.seen(&dot) else {
@@ -75,6 +82,9 @@ fn lost_here(verdict: &mut Verdict, log: &Log<'_>, at: usize, op: &Op, ack: &Ack
             }
             continue;
         };
+        if forgot && seen.id != asked.id {
+            continue;
+        }
         // A retry elsewhere is answered with that region's position.
         let told_here = must && !op.roams;
         let same = seen.id == asked.id

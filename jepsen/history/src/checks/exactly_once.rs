@@ -87,6 +87,12 @@ fn clash(case: &Case<'_>, one: &Dot, other: &Dot) -> bool {
 
 fn repeated(verdict: &mut Verdict, case: &Case<'_>, repeat: &Repeat) {
     let Repeat { first, again, region, said_so, .. } = repeat;
+    let forgetful = case.evidence.expectations.forgetful();
+    if [region.as_str(), first.first.origin.region.as_str()].iter().any(|it| forgetful.contains(it))
+    {
+        // It forgot what it had done; or what it had done went down with it.
+        return;
+    }
     let broken = |words: &str| {
         let words = format!("{words}: {repeat:?}");
         Broken::new(words).dot(&first.first).dot(&again.first).ops(case.op_of(&first.first))

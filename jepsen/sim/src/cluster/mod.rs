@@ -80,7 +80,8 @@ impl Cluster {
             seats.push(of_region);
         }
         let clients = (0..shape.regions()).map(|region| sim.lookup(client_name(region))).collect();
-        let mut cluster = Self { sim, shape, seats, clients, hosts: BTreeSet::new(), weather, journal };
+        let mut cluster =
+            Self { sim, shape, seats, clients, hosts: BTreeSet::new(), weather, journal };
         cluster.configure()?;
         cluster.start();
         Ok(cluster)
@@ -291,8 +292,7 @@ impl Cluster {
 }
 
 fn member(seat: &Seat) -> Member {
-    let [api, raft, gossip] =
-        [API_PORT, RAFT_PORT, GOSSIP_PORT].map(|port| address(seat.ip, port));
+    let [api, raft, gossip] = [API_PORT, RAFT_PORT, GOSSIP_PORT].map(|port| address(seat.ip, port));
     Member { id: seat.at.1 as u64 + 1, api, raft, gossip }
 }
 

@@ -39,16 +39,13 @@ impl Shape {
             let largest = (0..regions).max_by_key(|at| nodes[*at]).expect("there are regions");
             nodes[largest] = if nodes[largest] > 3 { 3 } else { 1 };
         }
-        let millis = |random: &mut SmallRng, from, to| {
-            Duration::from_millis(random.random_range(from..=to))
-        };
+        let millis =
+            |random: &mut SmallRng, from, to| Duration::from_millis(random.random_range(from..=to));
         let tick = *[2, 5, 5, 5, 5, 10, 10].choose(&mut random).expect("not empty");
         let mut far = vec![vec![Duration::ZERO; regions]; regions];
-        for one in 0..regions {
-            for other in 0..one {
-                let way = millis(&mut random, 5, 120);
-                (far[one][other], far[other][one]) = (way, way);
-            }
+        for (one, other) in (0..regions).flat_map(|one| (0..one).map(move |other| (one, other))) {
+            let way = millis(&mut random, 5, 120);
+            (far[one][other], far[other][one]) = (way, way);
         }
         Self {
             nodes,
@@ -56,7 +53,7 @@ impl Shape {
             near: Duration::from_millis(1),
             far,
             sync: millis(&mut random, 0, 4),
-            segment_bytes: 64 * 1024 << random.random_range(0..3_u32),
+            segment_bytes: *[64, 64, 64, 128].choose(&mut random).expect("not empty") * 1024,
         }
     }
 

@@ -306,7 +306,9 @@ impl fmt::Display for What {
             Self::Jump { nodes, by_ms, .. } => write!(f, "{kind}: {}, {by_ms} ms", list(nodes)),
             Self::Drift(at, ppm) => write!(f, "{kind}: {at}, {ppm} millionths"),
             Self::Overload => write!(f, "{kind}"),
-            Self::LostRegion(region) | Self::RebuiltRegion(region) | Self::RestoredRegion(region) => {
+            Self::LostRegion(region)
+            | Self::RebuiltRegion(region)
+            | Self::RestoredRegion(region) => {
                 write!(f, "{kind}: {}", region_name(*region))
             }
         }

@@ -87,6 +87,18 @@ impl Nemesis {
         &self.gone
     }
 
+    /// Regions that are lost for good, or came back as somebody else than they were: the others go on
+    /// without them.
+    pub fn given_up(&self) -> BTreeSet<usize> {
+        let regions = self.plan.active().filter_map(|(_, fault)| match fault.what {
+            What::LostRegion(region)
+            | What::RebuiltRegion(region)
+            | What::RestoredRegion(region) => Some(region),
+            _ => None,
+        });
+        regions.collect()
+    }
+
     /// Does what is due. Call between steps.
     pub fn turn(&mut self, cluster: &mut Cluster) {
         while let Some((at, ends, nth)) = self.turns.get(self.next).copied() {
@@ -129,7 +141,17 @@ impl Nemesis {
 
     /// Whether the regions have the voters that they shall have.
     pub fn is_settled(&self, cluster: &Cluster) -> bool {
-        self.voters.iter().all(|(region, wanted)| &voters_of(cluster, *region) == wanted)
+        let left_to = self.given_up();
+        let mut touched = self.voters.iter().filter(|(region, _)| !left_to.contains(region));
+        let mut replaced = self.replaced.iter().filter(|at| !left_to.contains(&at.0));
+        touched.all(|(region, wanted)| &voters_of(cluster, *region) == wanted)
+            && replaced.all(|at| self.gone.contains(at))
+    }
+
+    /// Whether all of the region's nodes vote: one of them may be lost for good then, or leave.
+    fn is_whole(&self, cluster: &Cluster, region: usize) -> bool {
+        let voters = voters_of(cluster, region);
+        voters.len() == cluster.shape().nodes[region] && voters == self.wanted(cluster, region)
     }
 
     fn is_up(&self, cluster: &Cluster, at: NodeAt) -> bool {
@@ -144,35 +166,47 @@ impl Nemesis {
                 up.iter().for_each(|at| self.take_down(cluster, nth, *at, *power));
                 !up.is_empty()
             }
-            What::Drain(at) => self.is_up(cluster, *at) && {
-                self.down.entry(*at).or_default().insert(nth);
-                cluster.seat(*at).order(Order::Drain);
-                true
-            },
-            What::FailedSync(at) => self.is_up(cluster, *at) && {
-                cluster.seat(*at).storage.disk.fail_sync(1);
-                true
-            },
-            What::FullDisk(at, room) => self.is_up(cluster, *at) && {
-                let disk = &cluster.seat(*at).storage.disk;
-                disk.set_capacity(Some(disk.used() + room));
-                true
-            },
-            What::SlowDisk(at, pace) => self.is_up(cluster, *at) && {
-                cluster.seat(*at).storage.pace.slow(*pace);
-                true
-            },
-            What::LostCheckpoints(at) => self.is_up(cluster, *at) && {
-                self.take_down(cluster, nth, *at, false);
-                cluster.seat(*at).storage.checkpoints.clear();
-                true
-            },
+            What::Drain(at) => {
+                self.is_up(cluster, *at) && {
+                    self.down.entry(*at).or_default().insert(nth);
+                    cluster.seat(*at).order(Order::Drain);
+                    true
+                }
+            }
+            What::FailedSync(at) => {
+                self.is_up(cluster, *at) && {
+                    cluster.seat(*at).storage.disk.fail_sync(1);
+                    true
+                }
+            }
+            What::FullDisk(at, room) => {
+                self.is_up(cluster, *at) && {
+                    let disk = &cluster.seat(*at).storage.disk;
+                    disk.set_capacity(Some(disk.used() + room));
+                    true
+                }
+            }
+            What::SlowDisk(at, pace) => {
+                self.is_up(cluster, *at) && {
+                    cluster.seat(*at).storage.pace.slow(*pace);
+                    true
+                }
+            }
+            What::LostCheckpoints(at) => {
+                self.is_up(cluster, *at) && {
+                    self.take_down(cluster, nth, *at, false);
+                    cluster.seat(*at).storage.checkpoints.clear();
+                    true
+                }
+            }
             What::RottenBit(at, bit) => self.rot(cluster, nth, *at, *bit),
-            What::Pause(at) => self.is_up(cluster, *at) && {
-                self.paused.entry(*at).or_default().insert(nth);
-                cluster.seat(*at).gate.close();
-                true
-            },
+            What::Pause(at) => {
+                self.is_up(cluster, *at) && {
+                    self.paused.entry(*at).or_default().insert(nth);
+                    cluster.seat(*at).gate.close();
+                    true
+                }
+            }
             What::Cut { pairs, .. } => {
                 for (from, to) in pairs {
                     self.cuts.entry((*from, *to)).or_default().insert(nth);
@@ -198,15 +232,17 @@ impl Nemesis {
             }
             What::Membership(at) => {
                 let mut wanted = self.wanted(cluster, at.0);
-                wanted.len() >= 3 && wanted.remove(at) && {
+                self.is_whole(cluster, at.0) && wanted.remove(at) && {
                     self.voters.insert(at.0, wanted);
                     true
                 }
             }
-            What::EmptyNode(at) => self.is_up(cluster, *at) && {
-                self.replace(cluster, *at);
-                true
-            },
+            What::EmptyNode(at) => {
+                self.is_up(cluster, *at) && self.is_whole(cluster, at.0) && {
+                    self.replace(cluster, *at);
+                    true
+                }
+            }
             What::Overload => {
                 self.pressing.insert(nth);
                 self.overload.send_replace(true);
@@ -320,7 +356,7 @@ impl Nemesis {
     /// Flips a bit of a sealed segment of a node that was just killed, and lets it start again: what
     /// it held in memory does not hide the damage. A spare node takes its place.
     fn rot(&mut self, cluster: &mut Cluster, nth: usize, at: NodeAt, bit: u64) -> bool {
-        if !self.is_up(cluster, at) {
+        if !self.is_up(cluster, at) || !self.is_whole(cluster, at.0) {
             return false;
         }
         let disk = cluster.seat(at).storage.disk.clone();

@@ -37,6 +37,8 @@ pub struct Gathered {
     pub rested: usize,
     /// What the judge works with.
     pub judging: Option<Judging>,
+    /// Numbers of the regions that nobody has to do without.
+    pub left: Vec<usize>,
     /// What the regions agree on, or what still differs.
     pub agreed: Option<Result<Agreed, Vec<String>>>,
     /// What subscribers were given.
@@ -101,7 +103,8 @@ impl Clients {
             // What subscribers have so far counts.
             Some(Err(_)) | None => (0, 0),
         };
-        let subscribed = workload.finish_reading(regional, global, READING).await;
+        let left = self.shared.lock().left.clone();
+        let subscribed = workload.finish_reading(regional, global, left, READING).await;
         let mut shared = self.shared.lock();
         shared.subscribed.extend(subscribed);
         // Hosts end in any order.

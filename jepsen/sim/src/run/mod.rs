@@ -81,12 +81,34 @@ impl Findings {
     }
 }
 
+/// A task of a node or a client panicked, which ends the simulation.
+#[derive(Debug)]
+pub struct Panicked {
+    /// What the first panic said.
+    pub words: String,
+}
+
+impl std::fmt::Display for Panicked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+impl std::error::Error for Panicked {}
+
 /// Runs a seed.
 ///
 /// # Errors
-/// The simulation itself failed; nothing is known of the laws then.
+/// [`Panicked`]; or the simulation itself failed, and nothing is known of the laws.
 pub fn run(settings: &Settings) -> anyhow::Result<Findings> {
     panics::watch();
+    let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run_to_the_end(settings)));
+    ran.unwrap_or_else(|_| {
+        let words = panics::take().into_iter().next().unwrap_or_default();
+        Err(Panicked { words }.into())
+    })
+}
+
+fn run_to_the_end(settings: &Settings) -> anyhow::Result<Findings> {
     let shape = Shape::draw(settings.seed);
     let mut plan = Plan::draw(settings.seed, &shape, settings.lasts, &settings.only);
     plan.left_out = settings.without.clone();
@@ -97,7 +119,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<Findings> {
     run.work()?;
     let healed = run.heal();
     let served = run.serve(healed)?;
-    let recovery = run.agree(healed, served)?;
+    let recovery = run.agree(served)?;
     run.read()?;
     Ok(run.judge(recovery))
 }
@@ -214,11 +236,7 @@ impl Run {
     }
 
     /// Clients finish; then all that is left must come to agree.
-    fn agree(
-        &mut self,
-        healed: Duration,
-        served: BTreeMap<String, Option<Duration>>,
-    ) -> anyhow::Result<Recovery> {
+    fn agree(&mut self, served: BTreeMap<String, Option<Duration>>) -> anyhow::Result<Recovery> {
         let clients = self.cluster.shape().regions();
         let rest = self.cluster.elapsed() + READING;
         self.stage.send_replace(Stage::Rest);
@@ -228,9 +246,13 @@ impl Run {
         while !self.nemesis.is_settled(&self.cluster) && self.cluster.elapsed() < settle {
             self.step()?;
         }
-        let lost = self.expectations().lost;
-        let sites: Arc<dyn Sites> = Arc::new(self.cluster.sites(self.nemesis.gone()));
-        self.shared.lock().judging = Some(Judging { sites, all_final: lost.is_empty() });
+        let given_up = self.nemesis.given_up();
+        let mut gone = self.nemesis.gone().clone();
+        gone.extend(given_up.iter().flat_map(|region| self.cluster.region_nodes(*region)));
+        let sites: Arc<dyn Sites> = Arc::new(self.cluster.sites(&gone));
+        let regions = 0..self.cluster.shape().regions();
+        self.shared.lock().left = regions.filter(|region| !given_up.contains(region)).collect();
+        self.shared.lock().judging = Some(Judging { sites, all_final: given_up.is_empty() });
         self.stage.send_replace(Stage::Agree);
         let limit = self.cluster.elapsed() + self.settings.patience * 2;
         self.until(limit, "regions agree", |run| run.shared.lock().agreed.is_some())?;
@@ -243,8 +265,8 @@ impl Run {
         });
         Ok(Recovery {
             within: self.settings.patience,
-            served: served.into_iter().map(|(region, when)| (region, when)).collect(),
-            agreed: agreed.is_ok().then_some(took.max(rested.saturating_sub(healed).min(took))),
+            served,
+            agreed: agreed.is_ok().then_some(took),
             not_converged: agreed.err().unwrap_or_default(),
         })
     }
@@ -291,15 +313,14 @@ impl Run {
 
     /// What is promised after what was done for good.
     fn expectations(&self) -> Expectations {
-        let mut expectations = Expectations::default();
-        for (_, fault) in self.nemesis.plan().active() {
-            match fault.what {
-                What::LostRegion(region) => expectations.lost.insert(region_name(region)),
-                What::RebuiltRegion(region) => expectations.rebuilt.insert(region_name(region)),
-                _ => continue,
-            };
-        }
-        expectations
+        // A region that came back as somebody else than it was is lost to the others: they hold what
+        // they hold of it, and take nothing from its new life.
+        let lost: BTreeSet<String> = self.nemesis.given_up().into_iter().map(region_name).collect();
+        let rebuilt = self.nemesis.plan().active().filter_map(|(_, fault)| match fault.what {
+            What::RebuiltRegion(region) => Some(region_name(region)),
+            _ => None,
+        });
+        Expectations { rebuilt: rebuilt.collect(), lost }
     }
 
     fn deaths(&self) -> Vec<Death> {

@@ -22,8 +22,8 @@ fn look(node: &Node, NodeAt(region, number): NodeAt, life: u32) -> Option<Observ
     let state = shard.state();
     let order = state.order();
     let finality = state.finality();
-    let (frontier, position, watermark) = state
-        .region(|region| (region.frontier().clone(), region.position(), region.watermark()));
+    let (frontier, position, watermark) =
+        state.region(|region| (region.frontier().clone(), region.position(), region.watermark()));
     Some(Observation {
         at: std::time::Duration::ZERO,
         region: region_name(region),
