@@ -41,7 +41,7 @@ pub enum ClockTrust {
     Proven,
     /// Nothing speaks for it or against it.
     Unproven,
-    /// Others contradict it, or it jumped.
+    /// Others contradict it, or nobody has looked at it since it jumped.
     Doubted,
 }
 
@@ -67,8 +67,9 @@ pub trait Source: Send + Sync + 'static {
         max_bytes: usize,
     ) -> Result<Vec<Group>, SourceError>;
 
-    /// What this node thinks of its own wall clock: it tells others no time that it doubts.
-    fn clock_trust(&self) -> ClockTrust;
+    /// What this node thinks of its own wall clock, which shows `unix_ms` now: it tells others no time
+    /// that it doubts.
+    fn clock_trust(&self, unix_ms: u64) -> ClockTrust;
 
     /// Moves whenever anything was applied.
     fn changed(&self) -> watch::Receiver<u64>;

@@ -17,7 +17,7 @@ use std::fmt;
 use std::time::Duration;
 
 use anabranch_core::RegionName;
-use anabranch_gossip::ClockAnswer;
+use anabranch_gossip::{ClockAnswer, ClockTrust};
 
 /// What the way of an answer may add to a difference between two clocks.
 const WAY: Duration = Duration::from_secs(1);
@@ -164,6 +164,24 @@ fn list(by: &[Contradiction]) -> String {
     by.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
+/// What a look at this node's clock came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Judged {
+    trust: ClockTrust,
+    offset_ms: i64,
+    drift_max: Duration,
+}
+
+impl Judged {
+    /// What the look said of the clock as it shows `now`: nothing, if it has jumped since.
+    pub(super) fn trust_at(&self, now: Reading) -> ClockTrust {
+        match now.offset_ms().abs_diff(self.offset_ms) <= ms(self.drift_max).unsigned_abs() {
+            true => self.trust,
+            false => ClockTrust::Doubted,
+        }
+    }
+}
+
 /// Judges this node's wall clock, look by look.
 #[derive(Debug)]
 pub(super) struct ClockGuard {
@@ -206,9 +224,17 @@ impl ClockGuard {
         }
     }
 
-    /// Whether others agreed with the clock as it is now.
-    pub(super) fn is_vouched_for(&self) -> bool {
-        self.vouched
+    /// What others are told of the clock after [`check`](Self::check) said `checked` of it.
+    ///
+    /// Of one that jumped while nobody was heard, that nothing speaks for it. It may be right: were
+    /// regions silent whose clocks are all set right at the same time, none would ever hear another.
+    pub(super) fn judged(&self, now: Reading, checked: &Result<(), ClockDoubted>) -> Judged {
+        let trust = match checked {
+            Ok(()) if self.vouched => ClockTrust::Proven,
+            Ok(()) | Err(ClockDoubted::Jumped { .. }) => ClockTrust::Unproven,
+            Err(ClockDoubted::Contradicted { .. }) => ClockTrust::Doubted,
+        };
+        Judged { trust, offset_ms: now.offset_ms(), drift_max: self.drift_max }
     }
 
     /// The best there is for the time now: this node's clock, or, if it has no past that speaks for

@@ -10,7 +10,7 @@ use anabranch_gossip::{BoxFuture, ClockAnswer, ClockTrust, OfferError, Sink};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use super::clock_guard::Times;
+use super::clock_guard::{Judged, Reading, Times};
 use super::standing::Forgetful;
 use super::state::ShardState;
 use crate::env::Clock;
@@ -44,8 +44,8 @@ struct AboutUs {
     other_life: Option<(RegionName, Origin, Seq)>,
     /// Regions that have said, themselves, what they hold.
     spoken: BTreeSet<RegionName>,
-    /// What this node thinks of its own clock.
-    trust: Option<ClockTrust>,
+    /// What the last look at this node's own clock came to.
+    judged: Option<Judged>,
     /// What is wrong with this node's clock, for people.
     trouble: Option<String>,
     /// What this region's log has forgotten, for people.
@@ -88,13 +88,15 @@ impl Inlet {
         (theirs > ours).then_some(Forgetful { origin, knows, theirs, ours })
     }
 
-    /// What this node thinks of its own clock, from now on.
-    pub(super) fn trust_clock(&self, trust: ClockTrust) {
-        self.about_us.lock().trust = Some(trust);
+    /// This node's own clock was looked at.
+    pub(super) fn trust_clock(&self, judged: Judged) {
+        self.about_us.lock().judged = Some(judged);
     }
 
-    pub(super) fn clock_trust(&self) -> ClockTrust {
-        self.about_us.lock().trust.unwrap_or(ClockTrust::Unproven)
+    /// What this node thinks of its own clock, as it shows `now`.
+    pub(super) fn clock_trust(&self, now: Reading) -> ClockTrust {
+        let judged = self.about_us.lock().judged;
+        judged.map_or(ClockTrust::Unproven, |judged| judged.trust_at(now))
     }
 
     /// What is wrong with this node's clock, or nothing any more.

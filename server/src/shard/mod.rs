@@ -37,6 +37,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::env::Clock;
 use crate::raft::RaftGroup;
 use inlet::Inlet;
 use lead::Job;
@@ -54,6 +55,7 @@ struct Inner {
     log: anabranch_log::Log,
     machine: Arc<machine::Checkpointer>,
     inlet: Arc<Inlet>,
+    clock: Arc<dyn Clock>,
     jobs: mpsc::Sender<Job>,
     /// Bytes that may wait in `jobs`.
     room: Arc<Semaphore>,
@@ -76,7 +78,8 @@ impl Shard {
     }
     /// What gossip serves to other regions.
     pub fn source(&self) -> Arc<dyn Source> {
-        Arc::new(outlet::Outlet::new(Arc::clone(&self.inner.state), Arc::clone(&self.inner.inlet)))
+        let Inner { state, inlet, clock, .. } = &*self.inner;
+        Arc::new(outlet::Outlet::new(Arc::clone(state), Arc::clone(inlet), Arc::clone(clock)))
     }
     /// Bytes of the shard's log on this node's disk.
     pub fn log_bytes(&self) -> u64 {

@@ -6,18 +6,21 @@ use anabranch_core::{Digest, Group, Origin, Seq};
 use anabranch_gossip::{ClockTrust, Source, SourceError};
 use tokio::sync::watch;
 
+use super::clock_guard::Reading;
 use super::inlet::Inlet;
 use super::state::ShardState;
+use crate::env::Clock;
 
 /// The applied state as gossip sees it. Any node serves it, leader or follower.
 pub(super) struct Outlet {
     state: Arc<ShardState>,
     inlet: Arc<Inlet>,
+    clock: Arc<dyn Clock>,
     changed: watch::Receiver<u64>,
 }
 
 impl Outlet {
-    pub(super) fn new(state: Arc<ShardState>, inlet: Arc<Inlet>) -> Self {
+    pub(super) fn new(state: Arc<ShardState>, inlet: Arc<Inlet>, clock: Arc<dyn Clock>) -> Self {
         let mut applied = state.applied();
         let (moved, changed) = watch::channel(applied.borrow_and_update().index);
         // Ends with the state, or with the last who listens.
@@ -29,7 +32,7 @@ impl Outlet {
                 }
             }
         });
-        Self { state, inlet, changed }
+        Self { state, inlet, clock, changed }
     }
 }
 
@@ -58,8 +61,8 @@ impl Source for Outlet {
         Ok(groups.iter().map(|slice| slice.group().clone()).collect())
     }
 
-    fn clock_trust(&self) -> ClockTrust {
-        self.inlet.clock_trust()
+    fn clock_trust(&self, unix_ms: u64) -> ClockTrust {
+        self.inlet.clock_trust(Reading { unix_ms, monotonic: self.clock.monotonic() })
     }
 
     fn changed(&self) -> watch::Receiver<u64> {

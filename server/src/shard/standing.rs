@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_core::{Origin, RegionName, Seq, Stamp};
-use anabranch_gossip::ClockTrust;
 
 use super::append::AppendError;
 use super::clock_guard::{ClockDoubted, ClockGuard, Reading};
@@ -139,11 +138,7 @@ impl Watch {
 
     fn check(&mut self, now: Reading) -> Result<(), ClockDoubted> {
         let checked = self.inlet.with_times(now.monotonic, |times| self.guard.check(now, times));
-        self.inlet.trust_clock(match checked {
-            Err(_) => ClockTrust::Doubted,
-            Ok(()) if self.guard.is_vouched_for() => ClockTrust::Proven,
-            Ok(()) => ClockTrust::Unproven,
-        });
+        self.inlet.trust_clock(self.guard.judged(now, &checked));
         checked
     }
 

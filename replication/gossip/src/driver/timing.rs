@@ -48,12 +48,14 @@ pub(super) async fn ask(connection: Connection, region: RegionName, sink: Arc<dy
 pub(super) async fn answer(connection: Connection, clock: WallClock, source: Arc<dyn Source>) {
     while let Ok(datagram) = connection.read_datagram().await {
         let Ok(Beside::ClockQuestion { asked_ms }) = Beside::decode(datagram) else { continue };
-        let proven = match source.clock_trust() {
+        // The time that is told is the time that is judged: between two readings a clock can jump.
+        let unix_ms = clock();
+        let proven = match source.clock_trust(unix_ms) {
             ClockTrust::Proven => true,
             ClockTrust::Unproven => false,
             ClockTrust::Doubted => continue,
         };
-        let answer = Beside::ClockAnswer { asked_ms, unix_ms: clock(), proven };
+        let answer = Beside::ClockAnswer { asked_ms, unix_ms, proven };
         let _ = connection.send_datagram(answer.encode());
     }
 }

@@ -129,7 +129,7 @@ impl Source for Log {
         }
         Ok(read)
     }
-    fn clock_trust(&self) -> ClockTrust {
+    fn clock_trust(&self, _unix_ms: u64) -> ClockTrust {
         *self.trust.lock().unwrap()
     }
     fn changed(&self) -> watch::Receiver<u64> {

@@ -183,6 +183,58 @@ fn what_jumped_ahead_is_not_believed_for_a_clock_that_nothing_speaks_for() {
     assert_eq!(case.hears(&[("eu", HOUR)], HOUR), Ok(()), "for one that is proven it is at once");
 }
 
+/// Two regions whose clocks were an hour behind and are set right at the same moment: each sees a jump
+/// ahead, and has only the other to ask.
+#[test]
+fn two_regions_that_are_set_right_together_believe_each_other_in_the_end() {
+    let mut cases = [Case::started(-HOUR), Case::started(-HOUR)];
+    let mut judged: [Option<Judged>; 2] = [None; 2];
+    let mut step = |off_ms: i64| {
+        let mut checked = [Ok(()), Ok(())];
+        for nth in 0..2 {
+            let case = &mut cases[nth];
+            case.now += Duration::from_secs(1);
+            let now = reading(case.now, off_ms);
+            let (unix_ms, round_trip) = (now.unix_ms, Duration::ZERO);
+            let proven = match judged[1 - nth].map(|judged| judged.trust_at(now)) {
+                Some(ClockTrust::Proven) => Some(true),
+                Some(ClockTrust::Unproven) => Some(false),
+                Some(ClockTrust::Doubted) | None => None,
+            };
+            if let Some(proven) = proven {
+                let answer = ClockAnswer { unix_ms, round_trip, proven };
+                case.times.hear(&RegionName::new("other").unwrap(), answer, case.now);
+            }
+            case.times.expire(case.now);
+            checked[nth] = case.guard.check(now, &case.times);
+            judged[nth] = Some(case.guard.judged(now, &checked[nth]));
+        }
+        checked
+    };
+    assert_eq!(step(-HOUR), [Ok(()), Ok(())]);
+    let refused = (0..30).take_while(|_| step(0).iter().any(Result::is_err)).count();
+    assert!((STEADY.as_secs() as usize..20).contains(&refused), "{refused} s");
+}
+
+#[test]
+fn a_clock_that_jumped_since_it_was_judged_is_told_to_nobody() {
+    let mut case = Case::vouched();
+    let now = reading(case.now, 0);
+    let judged = case.guard.judged(now, &Ok(()));
+    assert_eq!(judged.trust_at(now), ClockTrust::Proven);
+    case.now += Duration::from_secs(1);
+    assert_eq!(judged.trust_at(reading(case.now, 500)), ClockTrust::Proven, "a drift");
+    for off in [501, -501, HOUR, -HOUR] {
+        assert_eq!(judged.trust_at(reading(case.now, off)), ClockTrust::Doubted);
+    }
+    let jumped = case.hears_nobody(HOUR);
+    let now = reading(case.now, HOUR);
+    assert_eq!(case.guard.judged(now, &jumped).trust_at(now), ClockTrust::Unproven);
+    let contradicted = case.hears(&[("eu", 0)], HOUR);
+    let now = reading(case.now, HOUR);
+    assert_eq!(case.guard.judged(now, &contradicted).trust_at(now), ClockTrust::Doubted);
+}
+
 #[test]
 fn a_follower_is_vouched_for_by_what_its_leader_stamps() {
     let mut case = Case::started(-HOUR);

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use anabranch_gossip::ClockAnswer;
+use anabranch_gossip::{ClockAnswer, ClockTrust};
 use parking_lot::Mutex;
 
 use super::*;
@@ -63,6 +63,11 @@ impl Case {
 
     fn pass(&self, time: Duration) {
         *self.clock.now.lock() += time;
+    }
+
+    /// What it thinks of its clock, when it is asked now.
+    fn trust(&self) -> ClockTrust {
+        self.inlet.clock_trust(read(&*self.clock))
     }
 
     fn stands(&mut self) -> Standing {
@@ -147,8 +152,9 @@ fn a_jump_while_another_node_leads_is_noticed() {
     case.watch.end();
     case.watch.look(Stamp::ZERO);
     *case.clock.off_ms.lock() = HOUR;
+    assert_eq!(case.trust(), ClockTrust::Doubted, "not even looked at, it is told to nobody");
     case.watch.look(Stamp::ZERO);
-    assert_eq!(case.inlet.clock_trust(), ClockTrust::Doubted, "it tells others no such time");
+    assert_eq!(case.trust(), ClockTrust::Unproven, "nothing speaks for it any more");
     case.watch.begin();
     assert!(matches!(case.stands(), Standing::Doubted(ClockDoubted::Jumped { .. })));
 }
@@ -179,14 +185,16 @@ fn a_clock_is_proven_by_other_regions_or_by_a_log_that_moves_with_the_time() {
     let mut case = Case::started(HOUR);
     let trust = |case: &mut Case, last_ms| {
         case.watch.look(Stamp::from_unix_ms(last_ms));
-        case.inlet.clock_trust()
+        case.trust()
     };
     let ahead_ms = BEGAN_MS + HOUR as u64;
     assert_eq!(trust(&mut case, ahead_ms), ClockTrust::Unproven, "it may be from long ago");
     assert_eq!(trust(&mut case, ahead_ms), ClockTrust::Unproven, "nothing new");
     assert_eq!(trust(&mut case, ahead_ms + 50), ClockTrust::Proven);
     *case.clock.off_ms.lock() = 2 * HOUR;
-    assert_eq!(trust(&mut case, ahead_ms + 100), ClockTrust::Doubted);
+    assert_eq!(trust(&mut case, ahead_ms + 100), ClockTrust::Unproven, "it jumped");
+    case.hears("us");
+    assert_eq!(trust(&mut case, ahead_ms + 100), ClockTrust::Doubted, "another says otherwise");
     *case.clock.off_ms.lock() = 0;
     case.hears("us");
     assert_eq!(trust(&mut case, ahead_ms + 100), ClockTrust::Proven);
