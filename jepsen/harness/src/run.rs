@@ -111,7 +111,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Findings> {
     evidence.recovery = Some(Recovery { within: within * 2, served, agreed, not_converged });
     evidence.regions = harvest::read(&*sites, &every, seed).await?;
     evidence.prints = nodes.prints().await?;
-    evidence.blocked_by = nodes.blockers().await;
+    evidence.blames = nodes.blames(&evidence.expectations.lost, within).await;
     evidence.deaths = cluster.deaths();
     evidence.history = ledger.history();
     let verdicts = checks::all(&evidence);

@@ -204,6 +204,28 @@ impl Expectations {
     }
 }
 
+/// What a node says of its global order, all in one answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blame {
+    /// Events that it holds.
+    pub events: u64,
+    /// Events that are final there.
+    pub ordered: u64,
+    /// Regions that it says the order waits for.
+    pub blocked_by: BTreeSet<String>,
+}
+
+impl Blame {
+    /// Whether that is what a node should say while the regions `lost` are lost: whoever has events
+    /// that are not final names lost regions and no other; whoever has not names nobody.
+    pub fn is_just(&self, lost: &BTreeSet<String>) -> bool {
+        match self.ordered >= self.events {
+            true => self.blocked_by.is_empty(),
+            false => !self.blocked_by.is_empty() && self.blocked_by.is_subset(lost),
+        }
+    }
+}
+
 /// Everything the checks look at.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Evidence {
@@ -215,8 +237,8 @@ pub struct Evidence {
     pub before_loss: BTreeMap<String, RegionRead>,
     /// What each node holds in the end.
     pub prints: BTreeMap<String, Print>,
-    /// Which regions each node says its global order waits for, in the end.
-    pub blocked_by: BTreeMap<String, BTreeSet<String>>,
+    /// How far each node's global order has come in the end, and whom it waits for.
+    pub blames: BTreeMap<String, Blame>,
     /// What subscribers were given.
     pub subscribed: Vec<Subscribed>,
     /// Nodes that ended by themselves or panicked.

@@ -4,13 +4,12 @@
 //! Times are in nanoseconds since the run began. Origins are written in full.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 
 use anabranch_client::{Order, Origin};
 use serde::{Deserialize, Serialize};
 
 use crate::evidence::{
-    Death, Evidence, Expectations, Print, Recovery, RegionRead, Seen, Subscribed,
+    Blame, Death, Evidence, Expectations, Print, Recovery, RegionRead, Seen, Subscribed,
 };
 use crate::note::Note;
 use crate::observation::Observation;
@@ -60,9 +59,10 @@ enum Line<'a> {
         #[serde(flatten)]
         print: Cow<'a, Print>,
     },
-    BlockedBy {
+    Blame {
         node: Cow<'a, str>,
-        regions: Cow<'a, BTreeSet<String>>,
+        #[serde(flatten)]
+        blame: Cow<'a, Blame>,
     },
     Subscribed(Cow<'a, Subscribed>),
     Death(Cow<'a, Death>),
@@ -109,8 +109,8 @@ impl Evidence {
         for (node, print) in &self.prints {
             push(out, &Line::Print { node: node.into(), print: Cow::Borrowed(print) });
         }
-        for (node, regions) in &self.blocked_by {
-            push(out, &Line::BlockedBy { node: node.into(), regions: Cow::Borrowed(regions) });
+        for (node, blame) in &self.blames {
+            push(out, &Line::Blame { node: node.into(), blame: Cow::Borrowed(blame) });
         }
         self.subscribed.iter().for_each(|given| push(out, &Line::Subscribed(Cow::Borrowed(given))));
         self.deaths.iter().for_each(|death| push(out, &Line::Death(Cow::Borrowed(death))));
@@ -161,8 +161,8 @@ impl Evidence {
             Line::Print { node, print } => {
                 self.prints.insert(node.into_owned(), print.into_owned());
             }
-            Line::BlockedBy { node, regions } => {
-                self.blocked_by.insert(node.into_owned(), regions.into_owned());
+            Line::Blame { node, blame } => {
+                self.blames.insert(node.into_owned(), blame.into_owned());
             }
             Line::Subscribed(given) => self.subscribed.push(given.into_owned()),
             Line::Death(death) => self.deaths.push(death.into_owned()),
@@ -209,7 +209,7 @@ mod tests {
         evidence.expectations.lost.insert("asia".into());
         evidence.deaths.push(Death { node: "eu-1".into(), why: "gone".into(), excuse: None });
         evidence.recovery.as_mut().unwrap().served.insert("asia".into(), None);
-        evidence.blocked_by.insert("eu-2".into(), ["asia".to_owned()].into());
+        evidence.blames.get_mut("eu-1").unwrap().blocked_by.insert("asia".into());
         evidence
     }
 

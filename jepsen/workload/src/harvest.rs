@@ -7,7 +7,7 @@ use std::time::Duration;
 use anabranch_client::wire::StatusResponse;
 use anabranch_client::{Client, Context as Frontier, Order, Origin, Stamp};
 use anabranch_core::{Incarnation, RegionName, ShardId};
-use anabranch_history::evidence::{Print, RegionRead, Seen};
+use anabranch_history::evidence::{Blame, Print, RegionRead, Seen};
 use anabranch_history::ledger::Ledger;
 use anabranch_history::observation::Observation;
 use anyhow::Context;
@@ -102,16 +102,32 @@ impl Nodes {
         }
     }
 
-    /// Asks every node which regions its global order waits for. Nodes that do not answer are passed
-    /// over.
-    pub async fn blockers(&self) -> BTreeMap<String, BTreeSet<String>> {
-        let mut blockers = BTreeMap::new();
-        for node in &self.nodes {
-            if let Some(status) = node.status().await {
-                blockers.insert(node.name.clone(), status.blocked_by.into_iter().collect());
+    /// Asks every node how far its global order has come and whom it waits for, again and again until
+    /// all say what they should while the regions `lost` are lost, or `within` has passed. Nodes that
+    /// do not answer are passed over.
+    pub async fn blames(
+        &self,
+        lost: &BTreeSet<String>,
+        within: Duration,
+    ) -> BTreeMap<String, Blame> {
+        let deadline = Instant::now() + within;
+        loop {
+            let mut blames = BTreeMap::new();
+            for node in &self.nodes {
+                if let Some(status) = node.status().await {
+                    let blame = Blame {
+                        events: status.position,
+                        ordered: status.global_position,
+                        blocked_by: status.blocked_by.into_iter().collect(),
+                    };
+                    blames.insert(node.name.clone(), blame);
+                }
             }
+            if blames.values().all(|blame| blame.is_just(lost)) || Instant::now() >= deadline {
+                return blames;
+            }
+            sleep(LOOK_EVERY).await;
         }
-        blockers
     }
 
     /// Asks every node for its fingerprint.

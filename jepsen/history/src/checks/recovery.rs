@@ -9,6 +9,7 @@
 
 use super::Verdict;
 use crate::case::Case;
+use crate::evidence::Blame;
 
 /// Checks the times and the blame.
 pub fn check(case: &Case<'_>) -> Verdict {
@@ -38,17 +39,14 @@ pub fn check(case: &Case<'_>) -> Verdict {
 /// Whoever has events that are not final names who they wait for: regions that are lost, and no other.
 fn check_blame(verdict: &mut Verdict, case: &Case<'_>) {
     let lost = &case.evidence.expectations.lost;
-    for (node, blocked_by) in &case.evidence.blocked_by {
-        let print = case.evidence.prints.get(node);
-        if print.is_some_and(|print| print.global_position >= print.events) {
-            verdict.check(blocked_by.is_empty(), || {
-                format!("{node} has ordered everything and says that it waits for {blocked_by:?}")
-            });
-        } else if !lost.is_empty() {
-            verdict.check(!blocked_by.is_empty() && blocked_by.is_subset(lost), || {
-                format!("{node} says that it waits for {blocked_by:?}, lost are {lost:?}")
-            });
-        }
+    for (node, blame) in &case.evidence.blames {
+        let Blame { events, ordered, blocked_by } = blame;
+        verdict.check(blame.is_just(lost), || {
+            format!(
+                "{node} has ordered {ordered} of {events} events and says that it waits for \
+                 {blocked_by:?}, lost are {lost:?}"
+            )
+        });
     }
 }
 
@@ -74,7 +72,7 @@ mod tests {
         assert_eq!(broken(&|recovery| recovery.not_converged.push("us-1 lags".into())), 1);
         let mut untold = sound();
         untold.recovery = None;
-        untold.blocked_by.clear();
+        untold.blames.clear();
         assert!(!judge(check, &untold).tested());
     }
 
@@ -82,14 +80,15 @@ mod tests {
     fn a_node_that_blames_nobody_or_somebody_else_is_found() {
         let mut evidence = sound();
         evidence.expectations.lost.insert("asia".into());
-        evidence.prints.get_mut("us-1").unwrap().global_position = 2;
-        let mut says = |who: &[&str]| {
-            let who: BTreeSet<String> = who.iter().map(|who| (*who).to_owned()).collect();
-            evidence.blocked_by.insert("us-1".into(), who);
+        let mut says = |ordered: u64, who: &[&str]| {
+            let blocked_by: BTreeSet<String> = who.iter().map(|who| (*who).to_owned()).collect();
+            evidence.blames.insert("us-1".into(), Blame { events: 3, ordered, blocked_by });
             judge(check, &evidence).broken
         };
-        assert_eq!(says(&["asia"]), 0);
-        assert_eq!(says(&[]), 1);
-        assert_eq!(says(&["asia", "eu"]), 1);
+        assert_eq!(says(2, &["asia"]), 0);
+        assert_eq!(says(2, &[]), 1);
+        assert_eq!(says(2, &["asia", "eu"]), 1);
+        assert_eq!(says(3, &[]), 0);
+        assert_eq!(says(3, &["asia"]), 1, "it has ordered everything");
     }
 }

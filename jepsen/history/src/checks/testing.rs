@@ -9,7 +9,7 @@ use anabranch_core::{Incarnation, RegionName, Seq, ShardId};
 use super::Check;
 use crate::case::Case;
 use crate::content::{Mark, Name};
-use crate::evidence::{Evidence, Print, Recovery, RegionRead, Seen, Subscribed};
+use crate::evidence::{Blame, Evidence, Print, Recovery, RegionRead, Seen, Subscribed};
 use crate::observation::Observation;
 use crate::op::{Ack, Asked, By, Conflict, Expectation, History, Op, Outcome, Repeat, SessionRead};
 use crate::verdict::Verdict;
@@ -55,14 +55,16 @@ pub(crate) fn sound() -> Evidence {
         (region.to_owned(), RegionRead { own: Some(origin(region)), regional, global })
     });
     let prints = ["eu-1", "us-1"].map(|node| (node.to_owned(), print()));
-    let blocked_by = ["eu-1", "us-1"].map(|node| (node.to_owned(), BTreeSet::new()));
+    let (events, ordered) = (print().events, print().global_position);
+    let blame = Blame { events, ordered, blocked_by: BTreeSet::new() };
+    let blames = ["eu-1", "us-1"].map(|node| (node.to_owned(), blame.clone()));
     let second = Duration::from_secs(1);
     Evidence {
         history: history(ops),
         regions: regions.into(),
         before_loss: BTreeMap::new(),
         prints: prints.into(),
-        blocked_by: blocked_by.into(),
+        blames: blames.into(),
         subscribed: subscribed.into(),
         deaths: Vec::new(),
         recovery: Some(Recovery {

@@ -48,10 +48,14 @@ impl Store {
             self.evidence.regions.insert(name.into(), read);
             let region = &self.regions[at];
             let node = format!("{name}-1");
-            let waits = finals.len() < region.log.iter().map(|group| group.events.len()).sum();
-            let blocked_by =
-                if waits { BTreeSet::from([NAMES[LOST].to_owned()]) } else { BTreeSet::new() };
-            self.evidence.blocked_by.insert(node.clone(), blocked_by);
+            let events: usize = region.log.iter().map(|group| group.events.len()).sum();
+            let waits = finals.len() < events;
+            let blame = Blame {
+                events: events as u64,
+                ordered: finals.len() as u64,
+                blocked_by: waits.then(|| NAMES[LOST].to_owned()).into_iter().collect(),
+            };
+            self.evidence.blames.insert(node.clone(), blame);
             self.evidence.prints.insert(
                 node,
                 Print {

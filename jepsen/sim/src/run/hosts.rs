@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_history::Ledger;
-use anabranch_history::evidence::{Print, RegionRead, Subscribed};
+use anabranch_history::evidence::{Blame, Print, RegionRead, Subscribed};
 use anabranch_workload::harvest::{self, Agreed, Nodes};
 use anabranch_workload::{Plan, Sites, Workload};
 use parking_lot::Mutex;
@@ -13,9 +13,6 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::READING;
-
-/// How long a node may take to tell who blocks it.
-const STATUS_WAIT: Duration = Duration::from_secs(2);
 
 /// Where the run stands; clients and the judge wait for their turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +45,7 @@ pub struct Gathered {
     /// What nodes hold.
     pub prints: BTreeMap<String, Print>,
     /// Whom nodes wait for.
-    pub blocked_by: BTreeMap<String, BTreeSet<String>>,
+    pub blames: BTreeMap<String, Blame>,
     /// What could not be read.
     pub unread: Vec<String>,
 }
@@ -58,8 +55,8 @@ pub struct Gathered {
 pub struct Judging {
     /// What is left of the cluster.
     pub sites: Arc<dyn Sites>,
-    /// Whether everything must become final.
-    pub all_final: bool,
+    /// Regions that are lost for good; without any, everything must become final.
+    pub lost: BTreeSet<String>,
 }
 
 /// What was gathered so far, on whatever host.
@@ -121,9 +118,9 @@ pub async fn judge(
     shared: Shared,
 ) -> turmoil::Result {
     stages.wait_for(|stage| *stage == Stage::Agree).await?;
-    let Judging { sites, all_final } = shared.lock().judging.clone().expect("set before");
+    let Judging { sites, lost } = shared.lock().judging.clone().expect("set before");
     let nodes = Nodes::all(&*sites);
-    let agreed = nodes.converge(all_final, patience).await;
+    let agreed = nodes.converge(lost.is_empty(), patience).await;
     shared.lock().agreed = Some(agreed);
     stages.wait_for(|stage| *stage == Stage::Read).await?;
     for (home, name) in sites.regions().iter().enumerate() {
@@ -137,11 +134,7 @@ pub async fn judge(
         Ok(prints) => shared.lock().prints = prints,
         Err(error) => shared.lock().unread.push(format!("{error:#}")),
     }
-    for (region, node) in sites.all_nodes() {
-        let status = timeout(STATUS_WAIT, sites.node_client(region, node).status()).await;
-        let Ok(Ok(status)) = status else { continue };
-        let blocked_by = status.blocked_by.into_iter().collect();
-        shared.lock().blocked_by.insert(sites.node_name(region, node), blocked_by);
-    }
+    let blames = nodes.blames(&lost, patience).await;
+    shared.lock().blames = blames;
     Ok(())
 }

@@ -252,7 +252,7 @@ impl Run {
         let sites: Arc<dyn Sites> = Arc::new(self.cluster.sites(&gone));
         let regions = 0..self.cluster.shape().regions();
         self.shared.lock().left = regions.filter(|region| !given_up.contains(region)).collect();
-        self.shared.lock().judging = Some(Judging { sites, all_final: given_up.is_empty() });
+        self.shared.lock().judging = Some(Judging { sites, lost: self.expectations().lost });
         self.stage.send_replace(Stage::Agree);
         let limit = self.cluster.elapsed() + self.settings.patience * 2;
         self.until(limit, "regions agree", |run| run.shared.lock().agreed.is_some())?;
@@ -291,7 +291,7 @@ impl Run {
             history: self.ledger.history(),
             regions: gathered.regions,
             prints: gathered.prints,
-            blocked_by: gathered.blocked_by,
+            blames: gathered.blames,
             subscribed: gathered.subscribed,
             deaths: self.deaths(),
             recovery: Some(recovery),
