@@ -48,7 +48,7 @@ pub(super) enum Use {
 }
 
 impl Factory {
-    fn peer(&self, target: u64, node: &Node, usage: Use) -> Peer {
+    pub(super) fn peer(&self, target: u64, node: &Node, usage: Use) -> Peer {
         let link = Link::new(self.dialer.clone(), node.raft_address.clone(), self.patience);
         Peer {
             identity: Arc::clone(&self.identity),

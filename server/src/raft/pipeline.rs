@@ -116,6 +116,11 @@ impl<S: Stream<Item = AppendRequest> + Unpin> Sending<S> {
         }
     }
 
+    /// Every append was answered, and there are no more.
+    fn is_done(&self) -> bool {
+        self.requests.is_none() && self.in_flight.is_empty()
+    }
+
     fn oldest(&self) -> Option<Instant> {
         self.in_flight.front().map(|(_, sent)| *sent)
     }
@@ -136,7 +141,9 @@ impl<S: Stream<Item = AppendRequest> + Unpin> Session<'_, S> {
                 Err(error) => return Some(Err(error)),
             }
         }
-        loop {
+        // The end of the other side's half is not waited for: if our end, or theirs, was lost on the
+        // way there is no deadline that would notice, and openraft would wait for us for ever.
+        while !self.sending.is_done() {
             let overdue_at = self.sending.oldest().map(|sent| sent + self.deadline);
             let happened = tokio::select! {
                 biased;
@@ -146,7 +153,7 @@ impl<S: Stream<Item = AppendRequest> + Unpin> Session<'_, S> {
             };
             match happened {
                 Happened::Replied(Ok(Some(frame))) => return Some(self.on_reply(frame)),
-                Happened::Replied(Ok(None)) if self.sending.in_flight.is_empty() => return None,
+                Happened::Replied(Ok(None)) if self.sending.in_flight.is_empty() => break,
                 Happened::Replied(Ok(None)) => {
                     self.peer.link.on_broken();
                     let reason = "append stream ended before every append was answered";
@@ -160,6 +167,7 @@ impl<S: Stream<Item = AppendRequest> + Unpin> Session<'_, S> {
                 }
             }
         }
+        None
     }
 
     /// Opens the stream to the other node, with the first request in it; `None` if there is none.
@@ -202,3 +210,6 @@ async fn until(deadline: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;
