@@ -73,10 +73,12 @@ pub struct GroupStatus {
     pub committed: u64,
     /// Last entry applied on this node.
     pub applied: u64,
-    /// Members that vote.
+    /// Members that vote; while they change, the old ones and the new ones.
     pub voters: BTreeMap<u64, Node>,
     /// Members that only receive the log.
     pub learners: BTreeMap<u64, Node>,
+    /// Whether a change of the members is under way: it needs majorities of the old and of the new.
+    pub changing: bool,
     /// The other members as the leader sees them. Empty elsewhere.
     pub followers: BTreeMap<u64, FollowerStatus>,
     /// On the leader: time since a quorum answered.
@@ -97,7 +99,10 @@ pub struct FollowerStatus {
 impl GroupStatus {
     pub(super) fn of(metrics: &Metrics) -> Self {
         let last_index = metrics.last_log_index.map_or(0, |index| index + 1);
-        let members = metrics.membership_config.membership();
+        let config = &metrics.membership_config;
+        let members = config.membership();
+        let is_joint = members.get_joint_config().len() > 1;
+        let is_committed = config.log_id() == metrics.committed_membership_config.log_id();
         let is_voter = |id: &u64| members.voter_ids().any(|voter| voter == *id);
         let nodes = members.nodes().map(|(id, node)| (*id, node.clone()));
         let (voters, learners) = nodes.partition(|(id, _)| is_voter(id));
@@ -110,6 +115,7 @@ impl GroupStatus {
             applied: metrics.last_applied.as_ref().map_or(0, index_of),
             voters,
             learners,
+            changing: is_joint || !is_committed,
             followers: followers(metrics, last_index),
             quorum_silent: metrics.last_quorum_acked.map(|at| at.elapsed()),
         }

@@ -177,6 +177,33 @@ async fn a_member_that_cannot_be_reached_does_not_get_a_vote() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_members_is_shown_until_it_is_done_and_can_be_asked_for_again() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let stays = cluster.follower().await;
+    let mut members = cluster.members();
+    members.retain(|id, _| [leader, stays].contains(id));
+    assert!(!cluster.nodes[&leader].group().status().changing);
+    // The new members need both, so the change cannot finish; the old ones need any two.
+    cluster.node(stays).crash().await;
+    let group = cluster.nodes[&leader].group();
+    let given_up = group.change_membership(members.clone(), Duration::from_secs(1)).await;
+    assert!(matches!(given_up, Err(MembershipError::Unknown { .. })), "{given_up:?}");
+    let status = group.status();
+    assert!(status.changing && status.voters.len() == 3, "{status:?}");
+    cluster.node(stays).start().await;
+    let group = cluster.nodes[&cluster.leader().await].group();
+    let again = tokio::time::timeout(SOON, async {
+        while group.change_membership(members.clone(), SOON).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    again.await.unwrap();
+    let status = group.status();
+    assert!(!status.changing && status.voters == members, "{status:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leadership_moves_to_who_is_asked() {
     let cluster = Cluster::start(3).await;
     let leader = cluster.leader().await;

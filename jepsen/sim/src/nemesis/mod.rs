@@ -428,14 +428,17 @@ impl Nemesis {
     }
 }
 
-/// The region's voters, as its leader says.
+/// The region's voters, as its leader says; none while there is no leader, or while they change: then
+/// there are more ways to lose a quorum than their number tells.
 fn voters_of(cluster: &Cluster, region: usize) -> BTreeSet<NodeAt> {
     let told = |at: NodeAt| {
         cluster.seat(at).with(|node| {
             let shard = node.shards().values().next()?;
             let leads = shard.raft().leadership().borrow().ready;
-            let voters = shard.raft().status().voters.into_keys();
-            leads.then(|| voters.map(|id| NodeAt(region, id as usize - 1)).collect())
+            let status = shard.raft().status();
+            let voters = status.voters.into_keys();
+            (leads && !status.changing)
+                .then(|| voters.map(|id| NodeAt(region, id as usize - 1)).collect())
         })?
     };
     cluster.region_nodes(region).into_iter().find_map(told).unwrap_or_default()

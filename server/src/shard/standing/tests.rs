@@ -217,6 +217,7 @@ fn group(silent_ms: [Option<u64>; 4]) -> GroupStatus {
         applied: 1,
         voters: (1..=4).map(|id| (id, node())).collect(),
         learners: BTreeMap::new(),
+        changing: false,
         followers,
         quorum_silent: None,
     }
