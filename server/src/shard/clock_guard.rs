@@ -8,8 +8,9 @@
 //!   of all whose time is known, itself included;
 //! - its own *past*: a clock that others once agreed with, and that has kept pace with the monotonic
 //!   clock since, is believed against a single other one, of which nothing more is known;
-//! - the *monotonic clock* alone, while nobody is heard: a region that is cut off must serve, but what
-//!   jumps ahead then is not believed.
+//! - the *monotonic clock* alone, while nobody is heard: what jumps ahead then is believed once it has
+//!   lasted as long as it is far. A region that is cut off must serve, and a wrong clock makes others
+//!   wait for as long as it is ahead: neither harm is ever more than twice the lesser of both.
 //!
 //! It watches as long as the process runs, leading or not: a jump is seen only by who looked before.
 
@@ -25,8 +26,9 @@ const WAY: Duration = Duration::from_secs(1);
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(2);
 /// How long another region's time is known after it was told.
 const FRESH: Duration = Duration::from_secs(5);
-/// A clock that jumped ahead is believed when it has kept pace for so long since, where there are no
-/// other regions that could be harmed, or where they agree but nothing speaks for their clocks either.
+/// A clock that jumped ahead is believed at the latest when it has kept pace for so long since, where
+/// there are no other regions that could be harmed, or where they agree but nothing speaks for their
+/// clocks either.
 const STEADY: Duration = Duration::from_secs(10);
 
 /// Both clocks at one moment.
@@ -136,8 +138,8 @@ pub enum ClockDoubted {
     #[error(
         "this node's wall clock jumped ahead by {ahead:?} against its monotonic clock, {allowed:?} is \
          allowed, and no other region is heard that could vouch for it; check its time service. It does \
-         not write until the clock is back or another region agrees with it; a restart accepts the \
-         clock as it is"
+         not write until the clock is back, another region agrees with it, or it has gone on like that \
+         for as long as it jumped; a restart accepts the clock as it is"
     )]
     Jumped {
         /// How far.
@@ -248,7 +250,8 @@ impl ClockGuard {
 
     fn check_alone(&mut self, now: Reading) -> Result<(), ClockDoubted> {
         let (offset, drift) = (now.offset_ms(), ms(self.drift_max));
-        if self.has_jumped_ahead(now) && !(self.is_steady(now) && self.alone) {
+        let enough = if self.alone { STEADY } else { Duration::MAX };
+        if self.has_jumped_ahead(now) && !self.has_lasted(now, enough) {
             return Err(self.jumped_to(offset));
         }
         let kept_pace = offset.abs_diff(self.believed_ms) <= drift.unsigned_abs();
@@ -265,18 +268,25 @@ impl ClockGuard {
         ClockDoubted::Jumped { ahead, allowed: self.drift_max }
     }
 
-    /// Whether the clock has run on for long since it jumped.
-    fn is_steady(&mut self, now: Reading) -> bool {
+    /// Whether the clock has run on since it jumped, for as long as it jumped or for `enough`.
+    fn has_lasted(&mut self, now: Reading, enough: Duration) -> bool {
         let offset = now.offset_ms();
         match self.jumped {
             Some((to, since)) if offset.abs_diff(to) <= self.drift_max.as_millis() as u64 => {
-                now.monotonic.saturating_sub(since) >= STEADY
+                let ahead = Duration::from_millis(offset.abs_diff(self.highest_ms));
+                now.monotonic.saturating_sub(since) >= ahead.min(enough)
             }
             _ => {
                 self.jumped = Some((offset, now.monotonic));
                 false
             }
         }
+    }
+
+    /// The region's log is stamped up to `last_ms`: so late it must be by now, as far as the log is
+    /// right, and where it is wrong, to reach it does no more harm.
+    pub(super) fn know_log(&mut self, now: Reading, last_ms: u64) {
+        self.highest_ms = self.highest_ms.max(offset_ms(last_ms, now.monotonic));
     }
 
     /// Another node of the region just wrote a stamp into the log, as this one follows it. If it is
@@ -298,7 +308,7 @@ impl ClockGuard {
         against.retain(|told| told.offset_ms.abs_diff(offset) > apart);
         if (known - against.len()) * 2 > known {
             let proven = times.told.iter().any(|told| told.proven);
-            if !proven && self.has_jumped_ahead(now) && !self.is_steady(now) {
+            if !proven && self.has_jumped_ahead(now) && !self.has_lasted(now, STEADY) {
                 return Err(self.jumped_to(offset));
             }
             self.highest_ms = offset;

@@ -133,10 +133,11 @@ impl Watch {
         }
         self.followed = Some(last);
         // What it says is said when this node leads.
-        drop(self.check(now));
+        drop(self.check(now, last));
     }
 
-    fn check(&mut self, now: Reading) -> Result<(), ClockDoubted> {
+    fn check(&mut self, now: Reading, last: Stamp) -> Result<(), ClockDoubted> {
+        self.guard.know_log(now, last.unix_ms());
         let checked = self.inlet.with_times(now.monotonic, |times| self.guard.check(now, times));
         self.inlet.trust_clock(self.guard.judged(now, &checked));
         checked
@@ -157,7 +158,7 @@ impl Watch {
     /// milliseconds: the best there is for measuring what others stamped.
     pub(super) fn judge(&mut self, last: Stamp) -> (Standing, u64) {
         let now = read(&*self.clock);
-        let checked = self.check(now);
+        let checked = self.check(now, last);
         let time_ms = self.guard.time_ms(now);
         if self.listens(now, last) {
             return (Standing::Waits, time_ms);

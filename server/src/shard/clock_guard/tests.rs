@@ -89,6 +89,29 @@ fn unheard_a_jump_ahead_is_refused_until_the_clock_is_back() {
 }
 
 #[test]
+fn unheard_a_jump_ahead_is_believed_once_it_has_lasted_as_long_as_it_is_far() {
+    let mut case = Case::vouched();
+    let refused = (0..30).take_while(|_| case.hears_nobody(8_000).is_err()).count();
+    assert_eq!(refused, 8, "looks, one a second, and the first begins the count");
+    assert!(!case.guard.vouched, "but nothing speaks for it against others");
+    assert_eq!(case.hears_nobody(0), Ok(()));
+    let mut case = Case::vouched();
+    for _ in 0..HOUR / 1_000 {
+        assert!(case.hears_nobody(HOUR).is_err());
+    }
+    assert_eq!(case.hears_nobody(HOUR), Ok(()));
+}
+
+#[test]
+fn unheard_a_clock_may_jump_to_where_the_log_is() {
+    let mut case = Case::started(-HOUR);
+    assert_eq!(case.hears_nobody(-HOUR), Ok(()));
+    case.guard.know_log(reading(case.now, 0), reading(case.now, -200).unix_ms);
+    assert_eq!(case.hears_nobody(0), Ok(()), "it is later than what is written");
+    assert!(case.hears_nobody(2_000).is_err(), "but not by much");
+}
+
+#[test]
 fn unheard_a_jump_back_is_believed_and_the_way_forth_again_too() {
     let mut case = Case::vouched();
     assert_eq!(case.hears_nobody(-HOUR), Ok(()), "stamps go on from the log's last");
