@@ -155,10 +155,12 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
         let once = futures_util::stream::iter([request]);
         let mut replies = pipeline::append(self, once, &option);
-        match replies.next().await {
-            Some(reply) => Ok(reply?.into()),
-            None => Err(NetworkError::from_string("append stream ended without a reply").into()),
-        }
+        let Some(reply) = replies.next().await else {
+            return Err(NetworkError::from_string("append stream ended without a reply").into());
+        };
+        // The end comes with the answer. Left unread, it would cost a reset on every heartbeat.
+        while reply.is_ok() && replies.next().await.is_some() {}
+        Ok(reply?.into())
     }
 
     fn stream_append<'s, S>(

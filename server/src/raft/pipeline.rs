@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use anabranch_core::planted::{self, Bug};
 use anabranch_proto::internal::Frame;
 use futures_util::{Stream, StreamExt, stream};
 use openraft::OptionalSend;
@@ -45,6 +46,7 @@ where
         outgoing: Some(outgoing),
         in_flight: VecDeque::new(),
         bytes: 0,
+        done_at: None,
     };
     let session = Session { peer, sending, frames: Some(frames), replies: None, deadline };
     Box::pin(stream::unfold(Some(session), |session| async move {
@@ -73,6 +75,8 @@ struct Sending<S> {
     /// Bytes and time of each append that was not answered yet.
     in_flight: VecDeque<(usize, Instant)>,
     bytes: usize,
+    /// When all was done.
+    done_at: Option<Instant>,
 }
 
 impl<S: Stream<Item = AppendRequest> + Unpin> Sending<S> {
@@ -121,8 +125,15 @@ impl<S: Stream<Item = AppendRequest> + Unpin> Sending<S> {
         self.requests.is_none() && self.in_flight.is_empty()
     }
 
-    fn oldest(&self) -> Option<Instant> {
-        self.in_flight.front().map(|(_, sent)| *sent)
+    /// Since when something is owed to us: an answer; or, once all is done, the end of the other half.
+    /// openraft waits for our end, so nothing may be waited for without a limit.
+    fn waits_since(&mut self) -> Option<Instant> {
+        match self.in_flight.front() {
+            Some((_, sent)) => Some(*sent),
+            None if planted::is(Bug::AppendStreamEndAwaited) => None,
+            None if self.is_done() => Some(*self.done_at.get_or_insert_with(Instant::now)),
+            None => None,
+        }
     }
 }
 
@@ -141,10 +152,8 @@ impl<S: Stream<Item = AppendRequest> + Unpin> Session<'_, S> {
                 Err(error) => return Some(Err(error)),
             }
         }
-        // The end of the other side's half is not waited for: if our end, or theirs, was lost on the
-        // way there is no deadline that would notice, and openraft would wait for us for ever.
-        while !self.sending.is_done() {
-            let overdue_at = self.sending.oldest().map(|sent| sent + self.deadline);
+        loop {
+            let overdue_at = self.sending.waits_since().map(|since| since + self.deadline);
             let happened = tokio::select! {
                 biased;
                 reply = next_frame(&mut self.replies) => Happened::Replied(reply),
@@ -153,7 +162,7 @@ impl<S: Stream<Item = AppendRequest> + Unpin> Session<'_, S> {
             };
             match happened {
                 Happened::Replied(Ok(Some(frame))) => return Some(self.on_reply(frame)),
-                Happened::Replied(Ok(None)) if self.sending.in_flight.is_empty() => break,
+                Happened::Replied(Ok(None)) if self.sending.in_flight.is_empty() => return None,
                 Happened::Replied(Ok(None)) => {
                     self.peer.link.on_broken();
                     let reason = "append stream ended before every append was answered";
@@ -163,11 +172,11 @@ impl<S: Stream<Item = AppendRequest> + Unpin> Session<'_, S> {
                 Happened::Asked(request) => self.sending.send(self.peer, request),
                 Happened::Silent => {
                     let silent = self.peer.on_silence(RPCTypes::AppendEntries, self.deadline);
-                    return Some(Err(silent));
+                    // All is answered: only the other side's end, or ours, was lost.
+                    return (!self.sending.is_done()).then_some(Err(silent));
                 }
             }
         }
-        None
     }
 
     /// Opens the stream to the other node, with the first request in it; `None` if there is none.

@@ -20,6 +20,8 @@ use super::*;
 use crate::env::TokioNet;
 
 const SOON: Duration = Duration::from_secs(10);
+/// How long a leader waits for an answer, or for the end of a stream.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// A node that answers every append, and never ends its half of a stream.
 struct Endless;
@@ -69,7 +71,7 @@ async fn peer_of(node: impl Raft, tasks: &mut JoinSet<()>) -> Peer {
         identity: Arc::new(Identity::new(region, NodeId(1))),
         shard: ShardId(0),
         dialer: Dialer::new(Arc::new(TokioNet), None, SOON),
-        patience: SOON,
+        patience: PATIENCE,
     };
     let node = Node { raft_address: address, api_address: String::new() };
     factory.peer(2, &node, Use::Replication)
