@@ -193,8 +193,9 @@ fn many(args: &Args) -> anyhow::Result<bool> {
     let first = if args.corpus { corpus::jobs().map_err(anyhow::Error::msg)? } else { Vec::new() };
     let tally = campaign(args, first).run()?;
     figures(&tally);
-    for Failure { job, words, .. } in &tally.failures {
+    for Failure { job, words, excerpt, .. } in &tally.failures {
         println!("\nseed {} failed: {words}", job.seed);
+        excerpt.lines().for_each(|line| println!("  {line}"));
         let lasts = Duration::from_secs(job.seconds);
         let settings = Settings { only: job.only.clone(), lasts, ..settings(args, job.seed) };
         println!("  again: {}", report::command(&settings, &args.plant));

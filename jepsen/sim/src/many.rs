@@ -49,6 +49,8 @@ pub struct Failure {
     pub words: String,
     /// The laws that were broken, if it came to judgement.
     pub laws: Vec<String>,
+    /// The smallest parts of the history that show it, in lines.
+    pub excerpt: String,
 }
 
 /// What came of all runs.
@@ -192,7 +194,8 @@ impl Shared {
         if let Some((words, laws)) = failure {
             let seed = job.seed;
             self.bar.suspend(|| eprintln!("seed {seed}: {words}"));
-            tally.failures.push(Failure { job: job.clone(), words, laws });
+            let excerpt = outcome.map(|outcome| outcome.excerpt).unwrap_or_default();
+            tally.failures.push(Failure { job: job.clone(), words, laws, excerpt });
         }
         let failures = tally.failures.len();
         let simulated = tally.coverage.simulated.as_secs();

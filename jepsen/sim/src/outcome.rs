@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::report;
 use crate::run::Findings;
 
 /// A law that a run broke.
@@ -25,6 +26,8 @@ pub struct Outcome {
     pub seed: u64,
     /// Laws that were broken; empty for a clean run.
     pub broken: Vec<BrokenLaw>,
+    /// The smallest parts of the history that show what was broken, in lines.
+    pub excerpt: String,
     /// Facts looked at, by law.
     pub facts: BTreeMap<String, u64>,
     /// How often each kind of fault struck, by its name.
@@ -51,6 +54,7 @@ impl Outcome {
         Self {
             seed,
             broken: broken.collect(),
+            excerpt: report::excerpts(findings),
             facts: facts.collect(),
             struck: struck.collect(),
             ops: findings.evidence.history.ops.len() as u64,
@@ -65,6 +69,7 @@ impl Outcome {
         Self {
             seed,
             broken: vec![BrokenLaw { law, broken: 1, words }],
+            excerpt: String::new(),
             facts: BTreeMap::new(),
             struck: BTreeMap::new(),
             ops: 0,

@@ -94,6 +94,16 @@ bugs! {
     OwnWritesNotInSession = "own-writes-not-in-session",
     /// A region promises others more than its log does: a second ahead (law 6).
     PromisesAhead = "promises-ahead",
+    /// A stream of appends is waited for to its end, which may be lost: a follower is left behind (law 5).
+    AppendStreamEndAwaited = "append-stream-end-awaited",
+    /// A stream is expected to exist, and nobody looks (law 7).
+    ExistsUnchecked = "exists-unchecked",
+    /// The filter of a sealed segment denies some streams that the segment holds (law 3).
+    FilterDenies = "filter-denies",
+    /// A name may be a byte longer than the limit says (law 11).
+    LimitOneMore = "limit-one-more",
+    /// A region counts twice among those that hold an append (law 1).
+    OwnRegionCountedTwice = "own-region-counted-twice",
 }
 
 impl FromStr for Bug {

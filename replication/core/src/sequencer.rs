@@ -249,7 +249,7 @@ impl Sequencer {
             match expectation.expected {
                 Expected::Any => false,
                 Expected::NoStream => events != 0,
-                Expected::Exists => events == 0,
+                Expected::Exists => events == 0 && !planted::is(Bug::ExistsUnchecked),
                 Expected::Revision(revision) => revision.checked_add(1) != Some(events),
             }
         };

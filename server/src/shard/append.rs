@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_core::event::EventId;
+use anabranch_core::planted::{self, Bug};
 use anabranch_core::region::Receipt;
 use anabranch_core::sequencer::{Conflict, Submission};
 use anabranch_core::stamp::ClockBehind;
@@ -174,7 +175,8 @@ impl Shard {
         loop {
             heard.borrow_and_update();
             applied.borrow_and_update();
-            let reached = inner.inlet.holders(&inner.state, &origin, last);
+            let reached = inner.inlet.holders(&inner.state, &origin, last)
+                + usize::from(planted::is(Bug::OwnRegionCountedTwice));
             appended.regions = u32::try_from(reached).unwrap_or(u32::MAX);
             if appended.regions >= wanted {
                 return Ok(appended);

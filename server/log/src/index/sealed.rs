@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use anabranch_core::codec::{DecodeError, Reader};
+use anabranch_core::planted::{self, Bug};
 use anabranch_core::{Origin, Seq, Stamp};
 use bytes::Bytes;
 
@@ -255,6 +256,9 @@ impl SealedPart {
 
     /// Whether the segment may hold what the key of a filter stands for.
     pub(crate) fn may_contain(&self, key: u64) -> Result<bool, IndexError> {
+        if planted::is(Bug::FilterDenies) && key % 4 == 0 {
+            return Ok(false);
+        }
         let pages = &self.directory.filter;
         let Some(at) = pages.get(filter::page_of(key, pages.len())) else { return Ok(true) };
         Ok(filter::may_contain(&self.block(*at, "filter")?, key))
