@@ -324,7 +324,7 @@ async fn open_shards(
         let opened = Shard::open(shard_config(config, id), parts.clone()).await;
         let checked = match opened {
             Ok(shard) => {
-                let checked = check_life(folder, &shard);
+                let checked = check_life(folder, &shard, &parts.identity);
                 shards.insert(id, shard);
                 checked.map_err(StartError::from)
             }
@@ -339,15 +339,19 @@ async fn open_shards(
 }
 
 /// Compares the log with what the folder remembers of it, as far as the log says already.
-fn check_life(folder: &DataFolder, shard: &Shard) -> Result<(), FolderError> {
+fn check_life(folder: &DataFolder, shard: &Shard, identity: &Identity) -> Result<(), FolderError> {
     folder.check_not_lost(shard.id(), shard.last_index())?;
     // What is not recorded yet is written later, where that holds up nobody.
     match (incarnation(shard), folder.incarnation(shard.id())?) {
         (Some(found), Some(recorded)) if found != recorded => {
-            Err(FolderError::Incarnation { shard: shard.id(), found, recorded })
+            return Err(FolderError::Incarnation { shard: shard.id(), found, recorded });
         }
-        _ => Ok(()),
+        // Its log may not be applied that far before it hears from a leader. What it sends until then
+        // must say already that the region is born (`raft::memory`).
+        (None, Some(recorded)) => identity.learn(recorded),
+        _ => {}
     }
+    Ok(())
 }
 
 fn incarnation(shard: &Shard) -> Option<Incarnation> {

@@ -96,6 +96,8 @@ bugs! {
     PromisesAhead = "promises-ahead",
     /// A stream of appends is waited for to its end, which may be lost: a follower is left behind (law 5).
     AppendStreamEndAwaited = "append-stream-end-awaited",
+    /// A node that lost its disk votes and counts like any other (law 1).
+    LostDiskUnnoticed = "lost-disk-unnoticed",
     /// A stream is expected to exist, and nobody looks (law 7).
     ExistsUnchecked = "exists-unchecked",
     /// The filter of a sealed segment denies some streams that the segment holds (law 3).

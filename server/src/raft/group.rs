@@ -1,5 +1,6 @@
 //! One shard's Raft group on this node: the handle the rest of the server uses.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use anabranch_core::ShardId;
 use anabranch_log::{Log, Room};
+use anabranch_proto::internal::Frame;
 use futures_util::{Stream, StreamExt, stream};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{Fatal as OpenraftFatal, LinearizableReadError, RaftError};
@@ -18,15 +20,17 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 use super::config::{GroupConfig, InvalidTimings};
+use super::encoding::vote_from;
 use super::fatal::Fatal;
 use super::identity::Identity;
 use super::link::{Dialer, RaftTls};
 use super::machine::{Machine, StateMachine};
-use super::network::Factory;
+use super::memory::{self, Forgotten, HELD_AT_BIRTH};
+use super::network::{Acknowledged, Factory};
 use super::propose::{ProposeError, ReadIndexError, refused};
-use super::status::{GroupStatus, Leadership, follow};
+use super::status::{GroupStatus, Leadership, Metrics, follow, voters_of};
 use super::storage::Storage;
-use super::types::{AppendReply, AppendRequest, Raft, Runtime, TypeConfig, index_of};
+use super::types::{AppendReply, AppendRequest, Raft, Runtime, TypeConfig, VoteRequest, index_of};
 use crate::env::Net;
 
 /// Answers to a leader that wait to be sent.
@@ -66,6 +70,16 @@ pub enum StartError {
     },
 }
 
+/// Voters that lack what every voter holds when the region is born; none if this node does not lead.
+fn absent(metrics: &Metrics) -> Option<Vec<u64>> {
+    let replication = metrics.replication.as_ref()?;
+    let holds = |id: &u64| {
+        let matched = replication.get(id).and_then(Option::as_ref);
+        matched.is_some_and(|matched| index_of(matched) >= HELD_AT_BIRTH)
+    };
+    Some(voters_of(metrics).into_iter().filter(|id| *id != metrics.id && !holds(id)).collect())
+}
+
 impl RaftGroup {
     /// Opens the group over its log, and applies what is committed beyond the machine's checkpoint
     /// before it returns. It then takes part, once the node's listener lets messages through.
@@ -85,11 +99,14 @@ impl RaftGroup {
         let storage = Storage::new(log.clone(), fatal.clone());
         let machine = StateMachine::open(machine, fatal.clone()).map_err(StartError::Machine)?;
         let patience = config.timings.election_max;
+        let voters = watch::Sender::new(BTreeSet::new());
         let factory = Factory {
             identity: Arc::clone(&config.identity),
             shard: config.shard,
             dialer: Dialer::new(net, tls, patience),
             patience,
+            voters: voters.subscribe(),
+            acknowledged: Acknowledged::default(),
         };
         let node = config.identity.node().0;
         let raft = Raft::new(node, settings, factory, storage, machine);
@@ -97,15 +114,22 @@ impl RaftGroup {
             let reason = fatal.reason().unwrap_or_else(|| error.to_string());
             StartError::Raft { reason }
         })?;
-        Ok(Self::over(raft, log, config, fatal))
+        Ok(Self::over(raft, log, config, voters, fatal))
     }
 
-    fn over(raft: Raft, log: Log, config: GroupConfig, fatal: Fatal) -> Self {
+    fn over(
+        raft: Raft,
+        log: Log,
+        config: GroupConfig,
+        voters: watch::Sender<BTreeSet<u64>>,
+        fatal: Fatal,
+    ) -> Self {
         let metrics = raft.metrics();
         let seen = Leadership::of(&metrics.borrow_watched());
         let (publish, leadership) = watch::channel(seen);
+        voters.send_replace(voters_of(&metrics.borrow_watched()));
         let tasks = TaskTracker::new();
-        tasks.spawn(follow(metrics, publish, fatal.clone()));
+        tasks.spawn(follow(metrics, publish, voters, fatal.clone()));
         tasks.close();
         let GroupConfig { identity, shard, seed, .. } = config;
         let seed = AtomicU64::new(seed);
@@ -180,6 +204,55 @@ impl RaftGroup {
             self.inner.fatal.raise(&format!("raft failed: {error}"));
         }
         self.inner.tasks.wait().await;
+    }
+
+    /// Waits, on the leader, until every voter holds what every voter holds when the region is born.
+    /// Says whom it waits for, whenever that changes. Never returns if this node stops to lead.
+    pub async fn voters_are_there(&self, waits_for: impl Fn(&[u64])) {
+        let mut metrics = self.inner.raft.metrics();
+        let mut said = Vec::new();
+        loop {
+            let absent = absent(&metrics.borrow_watched());
+            match absent {
+                Some(absent) if absent.is_empty() => return,
+                Some(absent) if absent != said => {
+                    waits_for(&absent);
+                    said = absent;
+                }
+                Some(_) | None => {}
+            }
+            if metrics.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Refuses an append if this node has forgotten what it promised, and stops the shard then.
+    pub(super) fn check_append(
+        &self,
+        frame: &Frame,
+        request: &AppendRequest,
+    ) -> Result<(), Forgotten> {
+        // From the disk: what Raft shows of itself is empty for a moment after the start. A vote that
+        // cannot be read stops the shard elsewhere.
+        let vote = vote_from(self.inner.log.hard_state().vote).ok().flatten();
+        self.stop_if_forgotten(memory::check_append(frame, request, self.held(), vote.as_ref()))
+    }
+
+    /// The same for a vote.
+    pub(super) fn check_vote(&self, frame: &Frame, asked: &VoteRequest) -> Result<(), Forgotten> {
+        self.stop_if_forgotten(memory::check_vote(frame, asked, self.held()))
+    }
+
+    fn held(&self) -> u64 {
+        self.inner.log.last().map_or(0, |last| last.index)
+    }
+
+    fn stop_if_forgotten(&self, checked: Result<(), Forgotten>) -> Result<(), Forgotten> {
+        if let Err(forgotten @ (Forgotten::Lost { .. } | Forgotten::SetBack { .. })) = &checked {
+            self.inner.fatal.raise(&forgotten.to_string());
+        }
+        checked
     }
 
     pub(super) fn raft(&self) -> &Raft {

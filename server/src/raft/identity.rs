@@ -50,6 +50,7 @@ impl Identity {
             from: self.node.0,
             to,
             body,
+            ..Frame::default()
         }
     }
 

@@ -9,9 +9,10 @@ use openraft::errors::{ClientWriteError, InitializeError, RaftError};
 use tokio::time::{Instant, timeout_at};
 
 use super::group::RaftGroup;
+use super::memory::HELD_AT_BIRTH;
 use super::propose::{ProposeError, refused};
 use super::status::{GroupStatus, Metrics};
-use super::types::{LogId, Node, TypeConfig};
+use super::types::{LogId, Node, TypeConfig, index_of};
 
 /// A new member votes once it is at most this many entries behind. A group that takes writes never
 /// stands still for a follower to reach the very end.
@@ -232,10 +233,13 @@ impl RaftGroup {
 }
 
 /// True once a follower has answered, and is close to the leader. One that never answered is not,
-/// however short the log is: it may not exist, and must not count for a quorum.
+/// however short the log is: it may not exist, and must not count for a quorum. Nor is one that holds
+/// less than a voter ever does.
 fn caught_up(metrics: &Metrics, matched: Option<LogId>) -> bool {
     let last = metrics.last_log_index.unwrap_or(0);
-    matched.is_some_and(|matched| last.saturating_sub(matched.index) <= CAUGHT_UP_LAG)
+    matched.is_some_and(|matched| {
+        last.saturating_sub(matched.index) <= CAUGHT_UP_LAG && index_of(&matched) >= HELD_AT_BIRTH
+    })
 }
 
 fn classify(error: ClientWriteError<TypeConfig>) -> MembershipError {

@@ -18,6 +18,7 @@ mod link;
 mod listen;
 mod machine;
 mod members;
+mod memory;
 mod network;
 mod pipeline;
 mod propose;

@@ -1,5 +1,6 @@
 //! Sending Raft's messages to other nodes.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,8 @@ use openraft::errors::{NetworkError, ReplicationClosed, StreamingError, Timeout,
 use openraft::network::{Backoff, RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{AppendEntriesResponse, SnapshotResponse, TransferLeaderResponse};
 use openraft::type_config::alias::SnapshotOf;
+use parking_lot::Mutex;
+use tokio::sync::watch;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
@@ -21,8 +24,10 @@ use super::identity::Identity;
 use super::link::{Dialer, Link};
 use super::machine::no_snapshots;
 use super::pipeline;
-use super::types::VoteRequest;
-use super::types::{AppendReply, AppendRequest, Node, RpcError, TypeConfig, Vote, VoteReply};
+use super::types::{
+    AppendReply, AppendRequest, LogId, Node, RpcError, TypeConfig, Vote, VoteReply, VoteRequest,
+    index_of,
+};
 use super::wire;
 
 /// First pause before an unreachable node is tried again; each further one is twice as long.
@@ -37,6 +42,25 @@ pub(super) struct Factory {
     pub(super) dialer: Dialer,
     /// How long replication waits for an answer: a slow disk is no reason to reconnect.
     pub(super) patience: Duration,
+    /// Who votes, as far as this node knows.
+    pub(super) voters: watch::Receiver<BTreeSet<u64>>,
+    pub(super) acknowledged: Acknowledged,
+}
+
+/// What each other node acknowledged last: to which vote, and the last entry, from 1. Both
+/// conversations with a node know it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Acknowledged(Arc<Mutex<BTreeMap<u64, (Vote, u64)>>>);
+
+impl Acknowledged {
+    fn by(&self, node: u64, vote: &Vote) -> u64 {
+        let known = self.0.lock().get(&node).copied();
+        known.filter(|(to, _)| to == vote).map_or(0, |(_, index)| index)
+    }
+    fn note(&self, node: u64, vote: Vote, index: u64) {
+        let index = self.by(node, &vote).max(index);
+        self.0.lock().insert(node, (vote, index));
+    }
 }
 
 /// Which of openraft's two conversations with a node this is. They have a connection each, so
@@ -57,6 +81,8 @@ impl Factory {
             link,
             patience: self.patience,
             usage,
+            voters: self.voters.clone(),
+            acknowledged: self.acknowledged.clone(),
         }
     }
 }
@@ -79,11 +105,27 @@ pub(super) struct Peer {
     pub(super) link: Link,
     patience: Duration,
     usage: Use,
+    voters: watch::Receiver<BTreeSet<u64>>,
+    acknowledged: Acknowledged,
 }
 
 impl Peer {
     pub(super) fn frame(&self, body: Bytes) -> Frame {
         self.identity.frame(self.shard, self.target, body)
+    }
+
+    /// An append, and what its receiver must remember to take it.
+    pub(super) fn append_frame(&self, request: &AppendRequest) -> Frame {
+        Frame {
+            voter: self.voters.borrow().contains(&self.target),
+            acknowledged: self.acknowledged.by(self.target, &request.vote),
+            ..self.frame(wire::append_request(request))
+        }
+    }
+
+    /// The other node has everything up to `matching`, as it says to the leader of `vote`.
+    pub(super) fn on_acknowledged(&self, vote: Vote, matching: &LogId) {
+        self.acknowledged.note(self.target, vote, index_of(matching));
     }
 
     /// How long to wait for the answer to an append. openraft gives up on a heartbeat by itself

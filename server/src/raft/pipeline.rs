@@ -21,7 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::network::Peer;
-use super::types::{AppendReply, AppendRequest, RpcError};
+use super::types::{AppendReply, AppendRequest, RpcError, Vote};
 use super::wire;
 
 /// Appends in flight to one node.
@@ -46,6 +46,7 @@ where
         outgoing: Some(outgoing),
         in_flight: VecDeque::new(),
         bytes: 0,
+        vote: None,
         done_at: None,
     };
     let session = Session { peer, sending, frames: Some(frames), replies: None, deadline };
@@ -75,6 +76,8 @@ struct Sending<S> {
     /// Bytes and time of each append that was not answered yet.
     in_flight: VecDeque<(usize, Instant)>,
     bytes: usize,
+    /// Whose appends these are: one leader's.
+    vote: Option<Vote>,
     /// When all was done.
     done_at: Option<Instant>,
 }
@@ -102,7 +105,8 @@ impl<S: Stream<Item = AppendRequest> + Unpin> Sending<S> {
             self.outgoing = None;
             return;
         };
-        let frame = peer.frame(wire::append_request(&request));
+        let frame = peer.append_frame(&request);
+        self.vote = Some(request.vote);
         let bytes = frame.body.len();
         let sent = self.outgoing.as_ref().map(|outgoing| outgoing.try_send(frame));
         // The channel holds as much as may be in flight. If it is closed, the connection is gone,
@@ -202,7 +206,12 @@ impl<S: Stream<Item = AppendRequest> + Unpin> Session<'_, S> {
     fn on_reply(&mut self, frame: Frame) -> Result<AppendReply, RpcError> {
         self.peer.link.on_heard();
         self.sending.on_reply();
-        wire::take_append_reply(frame.body).map_err(|error| self.peer.on_nonsense(&error))
+        let reply = wire::take_append_reply(frame.body);
+        let reply = reply.map_err(|error| self.peer.on_nonsense(&error))?;
+        if let (Ok(Some(matching)), Some(vote)) = (&reply, self.sending.vote) {
+            self.peer.on_acknowledged(vote, matching);
+        }
+        Ok(reply)
     }
 }
 

@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::group::RaftGroup;
 use super::identity::{Identity, Misdirected};
 use super::link::MESSAGE_BYTES;
+use super::memory::Forgotten;
 use super::types::AppendRequest;
 use super::wire;
 
@@ -74,7 +75,14 @@ impl RaftService {
         let group = self.route(&first)?;
         let (shard, from) = (first.shard, first.from);
         let fault = Arc::new(Mutex::new(None));
-        let requests = Incoming { service: self.clone(), first: Some(first), frames, from, shard };
+        let requests = Incoming {
+            service: self.clone(),
+            group: group.clone(),
+            first: Some(first),
+            frames,
+            from,
+            shard,
+        };
         let requests = requests.into_stream(Arc::clone(&fault));
         let replies = group.stream_append(requests);
         let replies = replies.map(move |reply| match reply {
@@ -91,6 +99,7 @@ impl RaftService {
 /// The appends of one caller, checked frame by frame.
 struct Incoming {
     service: RaftService,
+    group: RaftGroup,
     first: Option<Frame>,
     frames: Streaming<Frame>,
     from: u64,
@@ -116,18 +125,24 @@ impl Incoming {
     }
 
     async fn next(&mut self) -> Result<Option<AppendRequest>, Status> {
-        let frame = match self.first.take() {
-            Some(first) => first,
-            None => match self.frames.message().await? {
-                Some(frame) => frame,
-                None => return Ok(None),
-            },
-        };
+        // Memory is lost between two streams, never within one.
+        if let Some(first) = self.first.take() {
+            let request = self.take(first.clone())?;
+            self.group.check_append(&first, &request).map_err(|error| forgot(&error))?;
+            return Ok(Some(request));
+        }
+        match self.frames.message().await? {
+            Some(frame) => self.take(frame).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn take(&self, frame: Frame) -> Result<AppendRequest, Status> {
         self.service.identity.admit(&frame).map_err(|error| refuse(&error))?;
         if (frame.from, frame.shard) != (self.from, self.shard) {
             return Err(Status::invalid_argument("sender or shard changed within a stream"));
         }
-        wire::take_append_request(frame.body).map(Some).map_err(|error| undecodable(&error))
+        wire::take_append_request(frame.body).map_err(|error| undecodable(&error))
     }
 }
 
@@ -140,6 +155,10 @@ fn refuse(error: &Misdirected) -> Status {
         | Misdirected::IncarnationLength { .. }
         | Misdirected::Node { .. } => Status::failed_precondition(error.to_string()),
     }
+}
+
+fn forgot(error: &Forgotten) -> Status {
+    Status::failed_precondition(error.to_string())
 }
 
 fn undecodable(error: &DecodeError) -> Status {
@@ -168,6 +187,7 @@ impl RaftRpc for RaftService {
         let group = self.route(&frame)?;
         let asked = wire::take_vote_request(frame.body.clone());
         let asked = asked.map_err(|error| undecodable(&error))?;
+        group.check_vote(&frame, &asked).map_err(|error| forgot(&error))?;
         let reply = group.raft().vote(asked).await.map_err(|error| stopped(&error))?;
         Ok(self.reply(&frame, wire::vote_reply(&reply)))
     }
@@ -177,6 +197,7 @@ impl RaftRpc for RaftService {
         let group = self.route(&frame)?;
         let asked = wire::take_vote_request(frame.body.clone());
         let asked = asked.map_err(|error| undecodable(&error))?;
+        group.check_vote(&frame, &asked).map_err(|error| forgot(&error))?;
         let reply = group.raft().pre_vote(asked).await.map_err(|error| stopped(&error))?;
         Ok(self.reply(&frame, wire::vote_reply(&reply)))
     }

@@ -1,6 +1,6 @@
 //! Who leads, and how the members are doing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
@@ -147,15 +147,22 @@ fn followers(metrics: &Metrics, last_index: u64) -> BTreeMap<u64, FollowerStatus
     others.map(status).collect()
 }
 
-/// Turns openraft's metrics into leadership, and its end into a reason, until it stops.
+/// Who votes; while the members change, who did and who will.
+pub(super) fn voters_of(metrics: &Metrics) -> BTreeSet<u64> {
+    metrics.membership_config.membership().voter_ids().collect()
+}
+
+/// Turns openraft's metrics into leadership and voters, and its end into a reason, until it stops.
 pub(super) async fn follow(
     mut metrics: MetricsWatch,
     leadership: watch::Sender<Leadership>,
+    voters: watch::Sender<BTreeSet<u64>>,
     fatal: Fatal,
 ) {
     loop {
         let (seen, stopped) = {
             let metrics = metrics.borrow_watched();
+            publish(&voters, voters_of(&metrics));
             (Leadership::of(&metrics), metrics.running_state.clone().err())
         };
         if let Some(stopped) = stopped {
@@ -176,8 +183,8 @@ pub(super) async fn follow(
     }
 }
 
-fn publish(leadership: &watch::Sender<Leadership>, seen: Leadership) {
-    leadership.send_if_modified(|held| {
+fn publish<T: PartialEq>(watched: &watch::Sender<T>, seen: T) {
+    watched.send_if_modified(|held| {
         let changed = *held != seen;
         *held = seen;
         changed

@@ -173,26 +173,37 @@ impl Lead {
         }
     }
 
-    /// Gives a new log its first command. True once it has one.
+    /// Gives a new log its first command, when all first members are there. True once it has one.
     ///
-    /// Without a quorum that may take for ever; a stop, or the end of the leadership, comes first.
+    /// Without them that may take for ever; a stop, or the end of the leadership, comes first.
     async fn found(&self, term: u64, leadership: &mut watch::Receiver<Leadership>) -> bool {
         let origin = Origin {
             region: self.region.clone(),
             incarnation: Incarnation(self.seeds.next_u128()),
             shard: self.raft.shard(),
         };
-        tracing::info!(%origin, members = ?self.members, "the log is born");
         let genesis = Command::Genesis { origin, members: self.members.clone() };
         let mut stop = self.stop.clone();
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => false,
             _ = leadership.wait_for(|now| !now.ready || now.term != term) => false,
-            proposed = self.raft.propose_in(term, genesis.encode()) => {
-                matches!(proposed, Ok(Proposed { outcome: Outcome::Accepted, .. }))
-            }
+            born = self.bear(term, &genesis) => born,
         }
+    }
+
+    async fn bear(&self, term: u64, genesis: &Command) -> bool {
+        // From its birth on, an empty log under a voter's id is a lost one.
+        let waits_for = |nodes: &[u64]| {
+            tracing::info!(region = %self.region, ?nodes, "the region is not born: it waits for nodes");
+        };
+        self.raft.voters_are_there(waits_for).await;
+        let proposed = self.raft.propose_in(term, genesis.encode()).await;
+        let born = matches!(proposed, Ok(Proposed { outcome: Outcome::Accepted, .. }));
+        if born && let Command::Genesis { origin, members } = genesis {
+            tracing::info!(%origin, ?members, "the log is born");
+        }
+        born
     }
 }
 

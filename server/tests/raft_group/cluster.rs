@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anabranch_core::{NodeId, RegionName, ShardId};
+use anabranch_core::{Incarnation, NodeId, RegionName, ShardId};
 use anabranch_log::disk::MemoryDisk;
 use anabranch_log::{Log, LogOptions};
 use anabranch_server::env::Net;
@@ -44,6 +44,8 @@ pub struct TestNode {
     pub net: Cuttable,
     /// Bytes that may wait for the disk.
     pub queue_bytes: usize,
+    /// The region's life, once its folder knows it.
+    pub incarnation: Option<Incarnation>,
     running: Option<Running>,
 }
 
@@ -64,6 +66,7 @@ impl TestNode {
             tls: None,
             net: Cuttable::new(),
             queue_bytes: 1024 * 1024,
+            incarnation: None,
             running: None,
         }
     }
@@ -95,6 +98,9 @@ impl TestNode {
         let (log, writer, _) = Log::open(disk, Path::new("shard-0"), options).unwrap();
         writer.spawn_thread().unwrap();
         let identity = Arc::new(Identity::new(self.region.clone(), NodeId(self.id)));
+        if let Some(incarnation) = self.incarnation {
+            identity.learn(incarnation);
+        }
         let service = RaftService::new(Arc::clone(&identity));
         let config = GroupConfig { identity, shard: SHARD, timings: TIMINGS, seed: self.id };
         let machine = Tallying::open(&self.tally);
@@ -119,13 +125,33 @@ impl TestNode {
         log.close();
     }
 
-    /// The power fails: what was not synced is lost.
-    pub async fn crash(&mut self) {
-        self.disk.crash();
+    /// The process ends after its shard stopped by itself.
+    pub async fn stop_failed(&mut self) {
         let Running { group, log, server } = self.running.take().expect("the node runs");
         unlisten(server).await;
         group.shutdown().await;
         log.close();
+    }
+
+    /// Comes back with an empty disk, under its old id.
+    pub async fn lose_disk(&mut self) {
+        self.stop().await;
+        self.disk = MemoryDisk::new(self.id);
+        (self.tally, self.incarnation) = (Arc::default(), None);
+        self.start().await;
+    }
+
+    /// Why it stopped by itself, once it has.
+    pub async fn stopped_because(&self) -> String {
+        let mut fatal = self.group().fatal();
+        let raised = timeout(SOON, fatal.wait_for(Option::is_some)).await;
+        raised.expect("it stops soon").expect("the group is there").clone().expect("waited for")
+    }
+
+    /// The power fails: what was not synced is lost.
+    pub async fn crash(&mut self) {
+        self.disk.crash();
+        self.stop_failed().await;
     }
 }
 
@@ -165,6 +191,14 @@ impl Cluster {
         let members = self.members();
         self.nodes[&1].group().initialize(members).await.unwrap();
         self.leader().await;
+    }
+
+    /// The region is born: every node knows its life.
+    pub fn bear(&mut self, incarnation: Incarnation) {
+        for node in self.nodes.values_mut() {
+            node.incarnation = Some(incarnation);
+            node.group().identity().learn(incarnation);
+        }
     }
 
     pub fn members(&self) -> BTreeMap<u64, Node> {

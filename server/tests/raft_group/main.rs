@@ -4,6 +4,7 @@ mod cluster;
 mod cuttable;
 mod full;
 mod machine;
+mod memory;
 #[path = "../support/ports.rs"]
 mod ports;
 mod secure;
@@ -339,6 +340,7 @@ async fn messages_of_another_region_life_or_node_are_refused() {
         from: 9,
         to: 1,
         body: vote,
+        ..Frame::default()
     };
     let us = Frame { region: "us".to_owned(), ..frame.clone() };
     let earlier = 6u128.to_be_bytes().to_vec();

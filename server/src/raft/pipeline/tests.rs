@@ -7,6 +7,7 @@ use anabranch_core::{NodeId, RegionName, ShardId};
 use anabranch_proto::internal::raft_server::{Raft, RaftServer};
 use openraft::vote::RaftVote;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -72,6 +73,8 @@ async fn peer_of(node: impl Raft, tasks: &mut JoinSet<()>) -> Peer {
         shard: ShardId(0),
         dialer: Dialer::new(Arc::new(TokioNet), None, SOON),
         patience: PATIENCE,
+        voters: watch::channel(Default::default()).1,
+        acknowledged: Default::default(),
     };
     let node = Node { raft_address: address, api_address: String::new() };
     factory.peer(2, &node, Use::Replication)
