@@ -195,6 +195,17 @@ pub struct Expectations {
     pub lost: BTreeSet<String>,
     /// Regions whose every disk was lost, and that began anew under the same name.
     pub rebuilt: BTreeSet<String>,
+    /// Whose clocks were right all the time, if that is known.
+    pub right_clocks: Option<RightClocks>,
+}
+
+/// Regions on whose nodes the wall clock was right from beginning to end.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RightClocks {
+    /// The time when the run began, in Unix milliseconds.
+    pub began_unix_ms: u64,
+    /// The regions: a majority of all, or none of it says anything.
+    pub regions: BTreeSet<String>,
 }
 
 impl Expectations {

@@ -2,10 +2,10 @@
 
 use std::str::FromStr;
 
-use crate::nemesis::Kind;
+use crate::nemesis::Choice;
 
-/// The corpus of the repository. A line a run: seed, simulated seconds, kinds of faults if only some,
-/// and after `#` what it found.
+/// The corpus of the repository. A line a run: seed, simulated seconds, kinds of faults if only some or
+/// `plain` for no scenes, and after `#` what it found.
 const CORPUS: &str = include_str!("../corpus.txt");
 
 /// A run to be made.
@@ -15,8 +15,8 @@ pub struct Job {
     pub seed: u64,
     /// Simulated seconds of work and faults.
     pub seconds: u64,
-    /// Kinds of faults to draw from; all if empty.
-    pub only: Vec<Kind>,
+    /// What faults are drawn from.
+    pub choice: Choice,
 }
 
 impl FromStr for Job {
@@ -29,8 +29,14 @@ impl FromStr for Job {
             word.parse::<u64>().map_err(|error| format!("{line:?}: {what}: {error}"))
         };
         let (seed, seconds) = (number("seed")?, number("seconds")?);
-        let only = words.map(Kind::from_str).collect::<Result<_, _>>()?;
-        Ok(Self { seed, seconds, only })
+        let mut choice = Choice::default();
+        for word in words {
+            match word {
+                "plain" => choice.plain = true,
+                kind => choice.only.push(kind.parse()?),
+            }
+        }
+        Ok(Self { seed, seconds, choice })
     }
 }
 
@@ -46,6 +52,7 @@ pub fn jobs() -> Result<Vec<Job>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nemesis::Kind;
 
     #[test]
     fn the_corpus_can_be_read() {
@@ -55,7 +62,9 @@ mod tests {
     #[test]
     fn lines_name_seed_seconds_and_kinds() {
         let job: Job = "7 30 kill full-disk # lost a vote".parse().unwrap();
-        assert_eq!(job, Job { seed: 7, seconds: 30, only: vec![Kind::Kill, Kind::FullDisk] });
+        let choice = Choice { only: vec![Kind::Kill, Kind::FullDisk], plain: false };
+        assert_eq!(job, Job { seed: 7, seconds: 30, choice });
+        assert!("7 30 plain".parse::<Job>().unwrap().choice.plain);
         for wrong in ["7", "x 30", "7 30 flood"] {
             assert!(wrong.parse::<Job>().is_err(), "{wrong}");
         }

@@ -54,7 +54,7 @@ impl Coverage {
             let (ran, must) = (self.simulated.as_secs(), SIMULATED_LEAST.as_secs());
             missing.push(format!("{ran} s were simulated, {must} s must be"));
         }
-        for kind in Kind::ALL {
+        for kind in Kind::all() {
             let times = self.struck.get(&kind.slug()).copied().unwrap_or_default();
             if times < STRIKES_LEAST {
                 let name = kind.name();
@@ -84,7 +84,7 @@ mod tests {
             seeds: 100,
             simulated: SIMULATED_LEAST,
             ops: 1,
-            struck: Kind::ALL.into_iter().map(|kind| (kind.slug(), STRIKES_LEAST)).collect(),
+            struck: Kind::all().map(|kind| (kind.slug(), STRIKES_LEAST)).collect(),
             facts: [("durable".to_owned(), 1)].into(),
             twice: 10,
         };

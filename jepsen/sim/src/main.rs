@@ -9,7 +9,7 @@ use std::time::Duration;
 use anabranch_sim::corpus::{self, Job};
 use anabranch_sim::many::{Campaign, Failure, Tally};
 use anabranch_sim::minimise::minimise;
-use anabranch_sim::nemesis::Kind;
+use anabranch_sim::nemesis::{Choice, Kind};
 use anabranch_sim::outcome::Outcome;
 use anabranch_sim::run::{Findings, Panicked, Settings, run};
 use anabranch_sim::{bugs, report, timeline};
@@ -50,6 +50,9 @@ struct Args {
     /// Draws faults from this kind only; may be given several times.
     #[arg(long)]
     only: Vec<Kind>,
+    /// Draws no scenes: faults in an order made for windows that chance seldom finds.
+    #[arg(long)]
+    plain: bool,
     /// Leaves out this fault of the seed's plan; may be given several times.
     #[arg(long)]
     without: Vec<usize>,
@@ -107,12 +110,16 @@ fn range(text: &str) -> Result<Range<u64>, String> {
     if range.start <= range.end { Ok(range) } else { Err("ends before it begins".to_owned()) }
 }
 
+fn choice(args: &Args) -> Choice {
+    Choice { only: args.only.clone(), plain: args.plain }
+}
+
 fn settings(args: &Args, seed: u64) -> Settings {
     Settings {
         seed,
         lasts: Duration::from_secs(args.seconds),
         patience: Duration::from_secs(args.patience),
-        only: args.only.clone(),
+        choice: choice(args),
         without: args.without.iter().copied().collect::<BTreeSet<_>>(),
         echo: !args.json,
     }
@@ -174,7 +181,7 @@ fn campaign(args: &Args, first: Vec<Job>) -> Campaign {
     if args.minutes.is_some() {
         then.end = u64::MAX;
     }
-    let like = Job { seed: 0, seconds: args.seconds, only: args.only.clone() };
+    let like = Job { seed: 0, seconds: args.seconds, choice: choice(args) };
     Campaign {
         first,
         then,
@@ -197,7 +204,7 @@ fn many(args: &Args) -> anyhow::Result<bool> {
         println!("\nseed {} failed: {words}", job.seed);
         excerpt.lines().for_each(|line| println!("  {line}"));
         let lasts = Duration::from_secs(job.seconds);
-        let settings = Settings { only: job.only.clone(), lasts, ..settings(args, job.seed) };
+        let settings = Settings { choice: job.choice.clone(), lasts, ..settings(args, job.seed) };
         println!("  again: {}", report::command(&settings, &args.plant));
         let page = args.pages.join(format!("seed-{}.html", job.seed));
         if Path::new(&page).exists() {
@@ -224,7 +231,7 @@ fn figures(tally: &Tally) {
         tally.failures.len()
     );
     println!("faults that struck:");
-    for kind in Kind::ALL {
+    for kind in Kind::all() {
         let times = coverage.struck.get(&kind.slug()).copied().unwrap_or_default();
         println!("  {times:6}  {}", kind.name());
     }

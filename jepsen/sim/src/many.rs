@@ -154,8 +154,11 @@ impl Shared {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["--json", "--seed", &job.seed.to_string()]);
         command.args(["--seconds", &job.seconds.to_string()]);
-        for kind in &job.only {
+        for kind in &job.choice.only {
             command.args(["--only", &kind.slug()]);
+        }
+        if job.choice.plain {
+            command.arg("--plain");
         }
         for bug in &self.campaign.planted {
             command.args(["--plant", bug]);

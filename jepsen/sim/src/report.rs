@@ -18,8 +18,11 @@ pub fn command(settings: &Settings, planted: &[String]) -> String {
     }
     let _ = write!(command, " -- --seed {}", settings.seed);
     let _ = write!(command, " --seconds {}", settings.lasts.as_secs());
-    for kind in &settings.only {
+    for kind in &settings.choice.only {
         let _ = write!(command, " --only {}", kind.slug());
+    }
+    if settings.choice.plain {
+        command.push_str(" --plain");
     }
     for nth in &settings.without {
         let _ = write!(command, " --without {nth}");

@@ -81,10 +81,13 @@ fn colour(kind: Kind) -> &'static str {
     match kind {
         Kind::Kill | Kind::Drain | Kind::LostCheckpoints => "#d9822b",
         Kind::PowerLoss | Kind::RegionPowerLoss | Kind::TotalPowerLoss => "#b3261e",
-        Kind::FailedSync | Kind::FullDisk | Kind::SlowDisk | Kind::RottenBit => "#8a5a2b",
-        Kind::Pause => "#7a6fa8",
+        Kind::FailedSync | Kind::FullDisk | Kind::SlowDisk | Kind::RottenBit | Kind::LostDisk => {
+            "#8a5a2b"
+        }
+        Kind::Pause | Kind::LeaderPause => "#7a6fa8",
         Kind::NodeCut
         | Kind::OneWayNodeCut
+        | Kind::LeaderCut
         | Kind::RegionCut
         | Kind::OneWayRegionCut
         | Kind::LongCut => "#2f5d8a",

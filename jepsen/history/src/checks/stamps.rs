@@ -1,21 +1,27 @@
 //! Law 10: stamps rise along an origin over leader changes, restarts and clock steps; an effect is
-//! stamped after its cause.
+//! stamped after its cause; one bad clock drags nobody else's.
 //!
 //! Source: DESIGN.md law 10; Kulkarni et al. (2014) for hybrid logical clocks. The stamp rises from
 //! group to group: in any log, events of one origin with one stamp stand in a row (a group), and the
 //! next group of it is stamped later. What a region wrote is stamped after everything before it in
-//! that region's log.
+//! that region's log. A region whose own clock was right, as those of most regions were, stamps nothing
+//! further ahead of the time than it takes from others ([`DRIFT_MAX`]).
 //!
-//! It cannot see: how far a stamp is from real time, so not by itself that one bad clock drags nobody
-//! else's; a region that had to wait for that shows in `recovery.rs`.
+//! It cannot see: how far stamps are from the time where clocks were wrong, or where nobody knows
+//! whether they were.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anabranch_client::{Origin, Stamp};
 
 use super::{Broken, Verdict};
 use crate::case::{Case, Log};
 use crate::evidence::Seen;
+
+/// The configured default: how far ahead of its clock a region takes what another stamped. Its own
+/// stamps go on from there.
+const DRIFT_MAX: Duration = Duration::from_millis(500);
 
 /// Checks every log.
 pub fn check(case: &Case<'_>) -> Verdict {
@@ -24,7 +30,25 @@ pub fn check(case: &Case<'_>) -> Verdict {
     for log in &case.logs {
         check_log(&mut verdict, case, log);
     }
+    check_time(&mut verdict, case);
     verdict
+}
+
+/// What was acknowledged where clocks were right is not stamped ahead of the time.
+fn check_time(verdict: &mut Verdict, case: &Case<'_>) {
+    let Some(right) = &case.evidence.expectations.right_clocks else { return };
+    for (at, op, ack) in case.acknowledged() {
+        if !right.regions.contains(ack.first.origin.region.as_str()) {
+            continue;
+        }
+        // It was stamped before it was answered.
+        let returned = right.began_unix_ms + op.returned.as_millis() as u64;
+        let ahead = ack.stamp.ahead_of(returned);
+        verdict.check(ahead <= DRIFT_MAX, || {
+            let words = format!("{} is stamped {ahead:?} ahead of the time", ack.first);
+            Broken::new(words).op(at).dot(&ack.first)
+        });
+    }
 }
 
 fn check_log(verdict: &mut Verdict, case: &Case<'_>, log: &Log<'_>) {
@@ -62,6 +86,7 @@ fn check_log(verdict: &mut Verdict, case: &Case<'_>, log: &Log<'_>) {
 mod tests {
     use super::*;
     use crate::checks::testing::{judge, sound};
+    use crate::evidence::RightClocks;
 
     #[test]
     fn falling_stamps_and_effects_before_causes_are_found() {
@@ -80,6 +105,23 @@ mod tests {
         let verdict = judge(check, &tied);
         assert_eq!(verdict.broken, 1, "{:?}", verdict.words);
         assert_eq!(verdict.ops, [0, 1].into());
+    }
+
+    #[test]
+    fn a_region_whose_clock_was_dragged_is_found() {
+        let mut evidence = sound();
+        let op = &evidence.history.ops[0];
+        let (stamp, returned) = (op.ack().unwrap().stamp, op.returned.as_millis() as u64);
+        let mut stamped = |ahead_ms: u64, right: &[&str]| {
+            let regions = right.iter().map(|region| (*region).to_owned()).collect();
+            let began_unix_ms = stamp.unix_ms() - returned - ahead_ms;
+            evidence.expectations.right_clocks = Some(RightClocks { began_unix_ms, regions });
+            let verdict = judge(check, &evidence);
+            (verdict.broken, verdict.ops)
+        };
+        assert_eq!(stamped(500, &["eu"]), (0, [].into()));
+        assert_eq!(stamped(501, &["eu"]), (1, [0].into()));
+        assert_eq!(stamped(501, &["us"]).1, [].into(), "nobody knows of eu's");
     }
 
     #[test]

@@ -40,11 +40,15 @@ pub enum Kind {
     LostRegion,
     RebuiltRegion,
     RestoredRegion,
+    LeaderPause,
+    LeaderCut,
+    LostDisk,
 }
 
 impl Kind {
-    /// All of them.
-    pub const ALL: [Self; 29] = [
+    /// What a seed's swarm is drawn from. Seeds rest on these and on their order, those of the corpus
+    /// too: what is new comes in scenes.
+    pub const SWARM: [Self; 29] = [
         Self::Kill,
         Self::PowerLoss,
         Self::RegionPowerLoss,
@@ -75,6 +79,14 @@ impl Kind {
         Self::RebuiltRegion,
         Self::RestoredRegion,
     ];
+
+    /// What scenes bring.
+    const SCENES: [Self; 3] = [Self::LeaderPause, Self::LeaderCut, Self::LostDisk];
+
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::SWARM.into_iter().chain(Self::SCENES)
+    }
 
     /// As an argument: `power-loss`.
     pub fn slug(self) -> String {
@@ -119,6 +131,9 @@ impl Kind {
             Self::LostRegion => "region lost for good",
             Self::RebuiltRegion => "region rebuilt under its name",
             Self::RestoredRegion => "region restored from an old copy",
+            Self::LeaderPause => "leader paused",
+            Self::LeaderCut => "leader cut off",
+            Self::LostDisk => "disk lost, node back under its old id",
         }
     }
 }
@@ -127,8 +142,8 @@ impl FromStr for Kind {
     type Err = String;
 
     fn from_str(slug: &str) -> Result<Self, String> {
-        let known = || Self::ALL.map(Self::slug).join(", ");
-        let found = Self::ALL.into_iter().find(|kind| kind.slug() == slug);
+        let known = || Self::all().map(Self::slug).collect::<Vec<_>>().join(", ");
+        let found = Self::all().find(|kind| kind.slug() == slug);
         found.ok_or_else(|| format!("{slug} is no kind of fault; there are {}", known()))
     }
 }
@@ -201,6 +216,15 @@ pub enum What {
     RebuiltRegion(usize),
     /// All nodes of the region get back disks as they were some time before.
     RestoredRegion(usize),
+    /// Whoever leads the region when the time comes is paused, or cut off from its other nodes.
+    Leader {
+        /// Which kind it counts as: what is done.
+        kind: Kind,
+        /// The region.
+        region: usize,
+    },
+    /// A node comes back under its old id with an empty disk; the region's spare takes its place.
+    LostDisk(NodeAt),
 }
 
 impl What {
@@ -210,6 +234,7 @@ impl What {
             Self::Down { kind, .. }
             | Self::Cut { kind, .. }
             | Self::Weather { kind, .. }
+            | Self::Leader { kind, .. }
             | Self::Jump { kind, .. } => *kind,
             Self::Drain(_) => Kind::Drain,
             Self::FailedSync(_) => Kind::FailedSync,
@@ -226,6 +251,7 @@ impl What {
             Self::LostRegion(_) => Kind::LostRegion,
             Self::RebuiltRegion(_) => Kind::RebuiltRegion,
             Self::RestoredRegion(_) => Kind::RestoredRegion,
+            Self::LostDisk(_) => Kind::LostDisk,
         }
     }
 
@@ -242,6 +268,7 @@ impl What {
             | Self::Pause(at)
             | Self::Drift(at, _)
             | Self::Membership(at)
+            | Self::LostDisk(at)
             | Self::EmptyNode(at) => vec![*at],
             Self::Cut { .. }
             | Self::Weather { .. }
@@ -249,7 +276,8 @@ impl What {
             | Self::Overload
             | Self::LostRegion(_)
             | Self::RebuiltRegion(_)
-            | Self::RestoredRegion(_) => Vec::new(),
+            | Self::RestoredRegion(_)
+            | Self::Leader { .. } => Vec::new(),
         }
     }
 }
@@ -286,6 +314,7 @@ impl fmt::Display for What {
             | Self::RottenBit(at, _)
             | Self::Pause(at)
             | Self::Membership(at)
+            | Self::LostDisk(at)
             | Self::EmptyNode(at) => write!(f, "{kind}: {at}"),
             Self::FullDisk(at, room) => write!(f, "{kind}: {at}, {room} bytes left"),
             Self::SlowDisk(at, pace) => write!(f, "{kind}: {at}, {pace:?} a sync"),
@@ -308,7 +337,8 @@ impl fmt::Display for What {
             Self::Overload => write!(f, "{kind}"),
             Self::LostRegion(region)
             | Self::RebuiltRegion(region)
-            | Self::RestoredRegion(region) => {
+            | Self::RestoredRegion(region)
+            | Self::Leader { region, .. } => {
                 write!(f, "{kind}: {}", region_name(*region))
             }
         }

@@ -3,6 +3,7 @@
 
 mod fault;
 mod plan;
+mod scene;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use anabranch_log::disk::{Disk, MemoryDisk};
 use tokio::sync::watch;
 
 pub use fault::{Fault, Kind, What};
-pub use plan::Plan;
+pub use plan::{Choice, Plan};
 
 use crate::cluster::{Cluster, NodeAt, Order};
 
@@ -36,6 +37,8 @@ pub struct Nemesis {
     paused: BTreeMap<NodeAt, BTreeSet<usize>>,
     /// Faults that cut a way now.
     cuts: BTreeMap<(NodeAt, NodeAt), BTreeSet<usize>>,
+    /// Whom faults that strike a leader struck.
+    leaders: BTreeMap<usize, NodeAt>,
     /// Faults that press now.
     pressing: BTreeSet<usize>,
     overload: watch::Sender<bool>,
@@ -65,6 +68,7 @@ impl Nemesis {
             gone: BTreeSet::new(),
             paused: BTreeMap::new(),
             cuts: BTreeMap::new(),
+            leaders: BTreeMap::new(),
             pressing: BTreeSet::new(),
             overload,
             replaced: BTreeSet::new(),
@@ -200,20 +204,17 @@ impl Nemesis {
                 }
             }
             What::RottenBit(at, bit) => self.rot(cluster, nth, *at, *bit),
-            What::Pause(at) => {
-                self.is_up(cluster, *at) && {
-                    self.paused.entry(*at).or_default().insert(nth);
-                    cluster.seat(*at).gate.close();
-                    true
+            What::Pause(at) => self.is_up(cluster, *at) && self.pause(cluster, nth, *at),
+            What::Cut { pairs, .. } => self.cut(cluster, nth, pairs),
+            What::Leader { kind, region } => {
+                let Some(leader) = leader_of(cluster, *region) else { return false };
+                self.leaders.insert(nth, leader);
+                match kind {
+                    Kind::LeaderPause => self.pause(cluster, nth, leader),
+                    _ => self.cut(cluster, nth, &around(cluster, leader)),
                 }
             }
-            What::Cut { pairs, .. } => {
-                for (from, to) in pairs {
-                    self.cuts.entry((*from, *to)).or_default().insert(nth);
-                    cluster.cut(*from, *to);
-                }
-                true
-            }
+            What::LostDisk(at) => self.lose_disk(cluster, nth, *at),
             What::Weather { regions: (one, other), conditions, .. } => {
                 cluster.set_weather(*one, *other, *conditions);
                 true
@@ -285,22 +286,13 @@ impl Nemesis {
             What::Drain(at) | What::LostCheckpoints(at) => self.bring_up(cluster, nth, *at),
             What::FullDisk(at, _) => cluster.seat(*at).storage.disk.set_capacity(None),
             What::SlowDisk(at, _) => cluster.seat(*at).storage.pace.heal(),
-            What::Pause(at) => {
-                if let Some(faults) = self.paused.get_mut(at) {
-                    faults.remove(&nth);
-                    if faults.is_empty() {
-                        cluster.seat(*at).gate.open();
-                    }
-                }
-            }
-            What::Cut { pairs, .. } => {
-                for (from, to) in pairs {
-                    let faults = self.cuts.entry((*from, *to)).or_default();
-                    if faults.remove(&nth) && faults.is_empty() {
-                        cluster.heal(*from, *to);
-                    }
-                }
-            }
+            What::Pause(at) => self.unpause(cluster, nth, *at),
+            What::Cut { pairs, .. } => self.uncut(cluster, nth, pairs),
+            What::Leader { kind, .. } => match (self.leaders.remove(&nth), kind) {
+                (Some(leader), Kind::LeaderPause) => self.unpause(cluster, nth, leader),
+                (Some(leader), _) => self.uncut(cluster, nth, &around(cluster, leader)),
+                (None, _) => {}
+            },
             What::Weather { regions: (one, other), .. } => {
                 cluster.set_weather(*one, *other, Default::default());
             }
@@ -333,9 +325,42 @@ impl Nemesis {
                 self.bring_up(cluster, nth, *at);
             }
             What::FailedSync(_)
+            | What::LostDisk(_)
             | What::EmptyNode(_)
             | What::LostRegion(_)
             | What::RebuiltRegion(_) => {}
+        }
+    }
+
+    fn pause(&mut self, cluster: &mut Cluster, nth: usize, at: NodeAt) -> bool {
+        self.paused.entry(at).or_default().insert(nth);
+        cluster.seat(at).gate.close();
+        true
+    }
+
+    fn unpause(&mut self, cluster: &mut Cluster, nth: usize, at: NodeAt) {
+        if let Some(faults) = self.paused.get_mut(&at) {
+            faults.remove(&nth);
+            if faults.is_empty() {
+                cluster.seat(at).gate.open();
+            }
+        }
+    }
+
+    fn cut(&mut self, cluster: &mut Cluster, nth: usize, pairs: &[(NodeAt, NodeAt)]) -> bool {
+        for (from, to) in pairs {
+            self.cuts.entry((*from, *to)).or_default().insert(nth);
+            cluster.cut(*from, *to);
+        }
+        true
+    }
+
+    fn uncut(&mut self, cluster: &mut Cluster, nth: usize, pairs: &[(NodeAt, NodeAt)]) {
+        for (from, to) in pairs {
+            let faults = self.cuts.entry((*from, *to)).or_default();
+            if faults.remove(&nth) && faults.is_empty() {
+                cluster.heal(*from, *to);
+            }
         }
     }
 
@@ -370,6 +395,20 @@ impl Nemesis {
         let bits = disk.content(&file).map_or(0, |content| content.len() as u64 * 8);
         self.take_down(cluster, nth, at, false);
         disk.flip_bit(&file, bit % bits);
+        self.bring_up(cluster, nth, at);
+        self.replace(cluster, at);
+        true
+    }
+
+    /// A node loses its disk and comes back under its old id: what an orchestrator does that gives it a
+    /// new volume. A spare node takes its place.
+    fn lose_disk(&mut self, cluster: &mut Cluster, nth: usize, at: NodeAt) -> bool {
+        if !self.is_whole(cluster, at.0) {
+            return false;
+        }
+        self.take_down(cluster, nth, at, true);
+        cluster.seat(at).storage.disk.restore(&MemoryDisk::new(0));
+        cluster.seat(at).storage.checkpoints.clear();
         self.bring_up(cluster, nth, at);
         self.replace(cluster, at);
         true
@@ -426,6 +465,25 @@ impl Nemesis {
             }
         }
     }
+}
+
+/// Who leads the region: of those that think they do, the one in the latest term.
+fn leader_of(cluster: &Cluster, region: usize) -> Option<NodeAt> {
+    let term = |at: &NodeAt| {
+        cluster.seat(*at).with(|node| {
+            let shard = node.shards().values().next()?;
+            let seen = shard.raft().leadership().borrow().clone();
+            seen.mine.then_some(seen.term)
+        })?
+    };
+    let leads = cluster.region_nodes(region).into_iter().filter_map(|at| Some((term(&at)?, at)));
+    leads.max().map(|(_, at)| at)
+}
+
+/// All ways between a node and the others of its region.
+fn around(cluster: &Cluster, at: NodeAt) -> Vec<(NodeAt, NodeAt)> {
+    let others = cluster.region_nodes(at.0).into_iter().filter(|other| *other != at);
+    others.flat_map(|other| [(at, other), (other, at)]).collect()
 }
 
 /// The region's voters, as its leader says; none while there is no leader, or while they change: then

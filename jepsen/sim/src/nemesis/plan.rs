@@ -9,6 +9,7 @@ use rand::rngs::SmallRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 
 use super::fault::{Fault, Kind, What};
+use super::scene;
 use crate::cluster::{NodeAt, Shape};
 use crate::world::{Conditions, seeds};
 
@@ -17,6 +18,15 @@ const CALM_BEFORE: Duration = Duration::from_secs(4);
 
 /// How often something happens that changes a region for the rest of the run.
 const FOR_GOOD: f64 = 0.5;
+
+/// What faults are drawn from.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// Only these kinds, and no scenes; all if empty.
+    pub only: Vec<Kind>,
+    /// No scenes.
+    pub plain: bool,
+}
 
 /// The faults of a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,15 +52,16 @@ impl Plan {
 
     /// Whether a node is replaced by a spare one.
     pub fn needs_spare(&self) -> bool {
-        let replaces = |what: &What| matches!(what, What::EmptyNode(_) | What::RottenBit(..));
+        let replaces = |what: &What| {
+            matches!(what, What::EmptyNode(_) | What::RottenBit(..) | What::LostDisk(_))
+        };
         self.active().any(|(_, fault)| replaces(&fault.what))
     }
 
     /// The faults of a seed for a cluster of `shape`, all over by `lasts` but for what is for good.
-    /// Drawn from `only`, if it names any kinds.
-    pub fn draw(seed: u64, shape: &Shape, lasts: Duration, only: &[Kind]) -> Self {
+    pub fn draw(seed: u64, shape: &Shape, lasts: Duration, from: &Choice) -> Self {
         let mut random = seeds::rng(seed, "faults");
-        let swarm = swarm(&mut random, shape, only);
+        let swarm = swarm(&mut random, shape, &from.only);
         let mut draw = Draw { shape, lasts, random, faults: Vec::new() };
         let kinds: Vec<Kind> = swarm.iter().copied().filter(|kind| !is_for_good(*kind)).collect();
         draw.fill(&kinds);
@@ -58,6 +69,10 @@ impl Plan {
             draw.for_good(kind);
         }
         let mut faults = draw.faults;
+        if from.only.is_empty() && !from.plain {
+            let for_good = swarm.iter().any(|kind| is_for_good(*kind));
+            faults.extend(scene::draw(seeds::rng(seed, "scenes"), shape, lasts, for_good));
+        }
         faults.sort_by_key(|fault| (fault.at, fault.until));
         Self { swarm, faults, left_out: BTreeSet::new() }
     }
@@ -72,21 +87,22 @@ fn is_for_good(kind: Kind) -> bool {
             | Kind::RestoredRegion
             | Kind::EmptyNode
             | Kind::RottenBit
+            | Kind::LostDisk
     )
 }
 
 /// Whether a cluster of this shape can have it.
 fn is_possible(kind: Kind, shape: &Shape) -> bool {
     match kind {
-        Kind::EmptyNode | Kind::RottenBit => shape.spare().is_some(),
-        Kind::Membership => shape.nodes.iter().any(|nodes| *nodes >= 3),
+        Kind::EmptyNode | Kind::RottenBit | Kind::LostDisk => shape.spare().is_some(),
+        Kind::Membership | Kind::LeaderCut => shape.nodes.iter().any(|nodes| *nodes >= 3),
         Kind::NodeCut | Kind::OneWayNodeCut => shape.nodes.iter().any(|nodes| *nodes >= 2),
         _ => true,
     }
 }
 
 fn swarm(random: &mut SmallRng, shape: &Shape, only: &[Kind]) -> BTreeSet<Kind> {
-    let given = if only.is_empty() { &Kind::ALL[..] } else { only };
+    let given = if only.is_empty() { &Kind::SWARM[..] } else { only };
     let possible = given.iter().copied().filter(|kind| is_possible(*kind, shape));
     let (for_good, mut kinds): (Vec<Kind>, Vec<Kind>) = possible.partition(|k| is_for_good(*k));
     kinds.shuffle(random);
@@ -243,10 +259,18 @@ impl Draw<'_> {
                 (What::Membership(self.node_of(region)), self.millis(1_000, 6_000))
             }
             Kind::Overload => (What::Overload, self.millis(1_000, 4_000)),
+            Kind::LeaderPause => {
+                (What::Leader { kind, region: self.region() }, self.millis(300, 8_000))
+            }
+            Kind::LeaderCut => {
+                let region = self.region_with(3);
+                (What::Leader { kind, region }, self.millis(500, 6_000))
+            }
             Kind::LostRegion
             | Kind::RebuiltRegion
             | Kind::RestoredRegion
             | Kind::EmptyNode
+            | Kind::LostDisk
             | Kind::RottenBit => unreachable!("drawn elsewhere"),
         }
     }
@@ -261,12 +285,14 @@ impl Draw<'_> {
             Kind::LostRegion => What::LostRegion(region),
             Kind::RebuiltRegion => What::RebuiltRegion(region),
             Kind::RestoredRegion => What::RestoredRegion(region),
-            Kind::EmptyNode | Kind::RottenBit => {
+            Kind::EmptyNode | Kind::RottenBit | Kind::LostDisk => {
                 let region = self.shape.spare().expect("the kind is possible");
                 let node = self.node_of(region);
-                let bit = self.random.random();
-                let rotten = kind == Kind::RottenBit;
-                if rotten { What::RottenBit(node, bit) } else { What::EmptyNode(node) }
+                match kind {
+                    Kind::RottenBit => What::RottenBit(node, self.random.random()),
+                    Kind::LostDisk => What::LostDisk(node),
+                    _ => What::EmptyNode(node),
+                }
             }
             _ => unreachable!("the others pass"),
         };
@@ -313,7 +339,7 @@ mod tests {
     const LASTS: Duration = Duration::from_secs(40);
 
     fn plan(seed: u64) -> Plan {
-        Plan::draw(seed, &Shape::draw(seed), LASTS, &[])
+        Plan::draw(seed, &Shape::draw(seed), LASTS, &Choice::default())
     }
 
     #[test]
@@ -336,13 +362,14 @@ mod tests {
             let for_good = plan.faults.iter().filter(|fault| is_for_good(fault.what.kind()));
             assert!(for_good.count() <= 1, "seed {seed}");
         }
-        assert_eq!(seen, Kind::ALL.into_iter().collect());
+        assert_eq!(seen, Kind::all().collect());
     }
 
     #[test]
     fn only_what_is_asked_for_goes_wrong() {
         for seed in 0..20 {
-            let plan = Plan::draw(seed, &Shape::draw(seed), LASTS, &[Kind::Pause]);
+            let only = Choice { only: vec![Kind::Pause], plain: false };
+            let plan = Plan::draw(seed, &Shape::draw(seed), LASTS, &only);
             assert!(plan.faults.iter().all(|fault| fault.what.kind() == Kind::Pause));
             assert!(!plan.faults.is_empty());
         }

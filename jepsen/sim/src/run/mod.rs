@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use anabranch_history::Ledger;
 use anabranch_history::checks::{self, Verdict};
-use anabranch_history::evidence::{Death, Evidence, Expectations, Recovery};
+use anabranch_history::evidence::{Death, Evidence, Expectations, Recovery, RightClocks};
 use anabranch_workload::{Plan as Work, Sites};
 use anyhow::bail;
 use tokio::sync::watch;
 
 use crate::cluster::{Cluster, NodeAt, Shape, region_name};
 use crate::journal::Journal;
-use crate::nemesis::{Kind, Nemesis, Plan, What};
+use crate::nemesis::{Choice, Kind, Nemesis, Plan, What};
 use crate::panics;
+use crate::world::EPOCH_MS;
 use hosts::{Judging, Shared, Stage};
 
 /// How often nodes are looked at.
@@ -36,8 +37,8 @@ pub struct Settings {
     pub lasts: Duration,
     /// How long the cluster may take to serve and agree after the faults, in simulated time.
     pub patience: Duration,
-    /// Kinds of faults to draw from; all if empty.
-    pub only: Vec<Kind>,
+    /// What faults are drawn from.
+    pub choice: Choice,
     /// Faults of the plan, by their number, that are left out.
     pub without: BTreeSet<usize>,
     /// Prints the journal as it is written.
@@ -110,7 +111,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<Findings> {
 
 fn run_to_the_end(settings: &Settings) -> anyhow::Result<Findings> {
     let shape = Shape::draw(settings.seed);
-    let mut plan = Plan::draw(settings.seed, &shape, settings.lasts, &settings.only);
+    let mut plan = Plan::draw(settings.seed, &shape, settings.lasts, &settings.choice);
     plan.left_out = settings.without.clone();
     let journal = Journal::new(settings.echo);
     journal.note(format!("seed {}: {shape}", settings.seed));
@@ -320,7 +321,24 @@ impl Run {
             What::RebuiltRegion(region) => Some(region_name(region)),
             _ => None,
         });
-        Expectations { rebuilt: rebuilt.collect(), lost }
+        Expectations { rebuilt: rebuilt.collect(), lost, right_clocks: self.right_clocks() }
+    }
+
+    fn right_clocks(&self) -> Option<RightClocks> {
+        let wrong: BTreeSet<usize> = self
+            .nemesis
+            .plan()
+            .active()
+            .filter(|(_, fault)| matches!(fault.what, What::Jump { .. } | What::Drift(..)))
+            .flat_map(|(_, fault)| fault.what.nodes())
+            .map(|at| at.0)
+            .collect();
+        let all = self.cluster.shape().regions();
+        let right = (0..all).filter(|region| !wrong.contains(region)).map(region_name);
+        let regions: BTreeSet<String> = right.collect();
+        // If most were wrong alike, those that were right could not know.
+        let most = regions.len() * 2 > all;
+        most.then_some(RightClocks { began_unix_ms: EPOCH_MS, regions })
     }
 
     fn deaths(&self) -> Vec<Death> {
@@ -332,6 +350,9 @@ impl Run {
                 }
                 What::RottenBit(node, _) if node == at && why.contains("damaged") => {
                     Some("a flipped bit".to_owned())
+                }
+                What::LostDisk(node) if node == at && why.contains("its disk was lost") => {
+                    Some("a lost disk".to_owned())
                 }
                 _ => None,
             })

@@ -8,7 +8,7 @@ pub mod storage;
 pub mod udp;
 pub mod weather;
 
-pub use clock::SimClock;
+pub use clock::{EPOCH_MS, SimClock};
 pub use gate::Gate;
 pub use net::SimNet;
 pub use seeds::SimSeeds;
