@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::codec::{DecodeError, Put, Reader, Text};
 use crate::id::{Dot, ProducerId, Seq};
@@ -76,6 +77,34 @@ pub struct Request {
     pub producer: Option<ProducerTag>,
     /// At least one event.
     pub events: Vec<Event>,
+}
+
+/// Hash over what a request asks for: streams, kinds, ids and payloads of its events, in their order.
+/// Equal for every attempt at it, so a request under a sequence or an id that is known already is a
+/// retry only if this is equal, too. Metadata are left out: a trace context differs from attempt to
+/// attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ContentHash(pub u64);
+
+impl ContentHash {
+    /// The hash of a request without events.
+    const START: Self = Self(0);
+
+    fn then(self, stream: &str, kind: &str, id: Option<EventId>, payload: &[u8]) -> Self {
+        // Each part is seeded with the hash so far, so it matters where one ends and the next begins.
+        let id = id.map_or([0; 16], |id| id.0);
+        let parts = [stream.as_bytes(), kind.as_bytes(), &id, payload];
+        Self(parts.iter().fold(self.0, |hash, part| xxh3_64_with_seed(part, hash)))
+    }
+}
+
+impl Request {
+    /// Hash over what it asks for.
+    pub fn content_hash(&self) -> ContentHash {
+        self.events.iter().fold(ContentHash::START, |hash, event| {
+            hash.then(&event.stream, &event.kind, event.id, &event.payload)
+        })
+    }
 }
 
 const HAS_ID: u8 = 1;
@@ -181,6 +210,13 @@ pub struct RequestView {
 }
 
 impl RequestView {
+    /// Hash over what was asked for.
+    pub fn content_hash(&self) -> ContentHash {
+        self.events.iter().fold(ContentHash::START, |hash, event| {
+            hash.then(&event.stream, &event.kind, event.id, &event.payload)
+        })
+    }
+
     /// Reads the next request of a group's body, whose first event is number `first`.
     pub fn decode(reader: &mut Reader, first: Seq) -> Result<Self, DecodeError> {
         let producer = match reader.byte("request flags")? {

@@ -345,6 +345,7 @@ impl Region {
                 origin: group.origin().clone(),
                 first: request.events[0].seq,
                 events: request.events.len() as u32,
+                content: request.content_hash(),
                 position: first,
                 stamp: group.stamp(),
                 last_revisions: last_revisions.into_boxed(),

@@ -106,6 +106,11 @@ pub enum Verdict {
         /// The id.
         id: EventId,
     },
+    /// Refused: the producer appended something else under the sequence.
+    SequenceReused {
+        /// The sequence.
+        sequence: u64,
+    },
 }
 
 /// A command and what it came from.
@@ -214,11 +219,15 @@ impl Sequencer {
     }
 
     fn known(&self, region: &Region, request: &Request) -> Option<Verdict> {
+        let content = request.content_hash();
         if let Some(tag) = request.producer {
             if let Some((ticket, receipt)) = self.overlay.sequences.get(&tag)
                 && !planted::is(Bug::RetryMissesOnItsWay)
             {
-                return Some(Verdict::Joined { ticket: *ticket, receipt: Arc::clone(receipt) });
+                return Some(match receipt.content == content {
+                    true => Verdict::Joined { ticket: *ticket, receipt: Arc::clone(receipt) },
+                    false => Verdict::SequenceReused { sequence: tag.sequence },
+                });
             }
             let epoch = self.overlay.epochs.get(&tag.id).map_or(0, |(epoch, _)| *epoch);
             if tag.epoch < epoch && !planted::is(Bug::EpochNotFenced) {
@@ -226,17 +235,17 @@ impl Sequencer {
             }
         }
         let ids: Vec<_> = request.events.iter().filter_map(|event| event.id).collect();
-        if let Some(verdict) = self.overlay.known_by_ids(&ids, request.events.len()) {
+        if let Some(verdict) = self.overlay.known_by_ids(&ids, content) {
             return Some(verdict);
         }
-        let key =
-            RequestKey { producer: request.producer, ids: &ids, events: request.events.len() };
+        let key = RequestKey { producer: request.producer, ids: &ids, content };
         match region.known(&key) {
             Known::New => None,
             Known::Done(receipt) => Some(Verdict::Repeated(receipt)),
             Known::Fenced { epoch } => Some(Verdict::Fenced { epoch }),
             Known::Forgotten { oldest } => Some(Verdict::Forgotten { oldest }),
             Known::IdReused { id } => Some(Verdict::IdReused { id }),
+            Known::SequenceReused { sequence } => Some(Verdict::SequenceReused { sequence }),
         }
     }
 
@@ -278,6 +287,7 @@ impl Sequencer {
             origin: self.own.clone(),
             first,
             events: request.events.len() as u32,
+            content: request.content_hash(),
             position,
             stamp: draft.stamp,
             last_revisions,
@@ -362,6 +372,7 @@ impl Sequencer {
                         origin: group.origin().clone(),
                         first: group.first().plus(first),
                         events: request.events.len() as u32,
+                        content: request.content_hash(),
                         position: self.position + first,
                         stamp: group.stamp(),
                         last_revisions: last,

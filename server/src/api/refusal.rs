@@ -60,6 +60,7 @@ pub(super) fn of_append(
         AppendError::Fenced { epoch } => producer_fault(message, Kind::Fenced, epoch, 0),
         AppendError::Forgotten { oldest } => producer_fault(message, Kind::Forgotten, 0, oldest),
         AppendError::IdReused { .. } => convert::invalid("events.id", &message, 0, 0),
+        AppendError::SequenceReused { .. } => convert::invalid("producer.sequence", &message, 0, 0),
         AppendError::Overload { what, retry_after } => overload(what, retry_after),
         AppendError::ClockBehind(clock) => {
             let (ahead_ms, allowed_ms) = (ms(clock.ahead), ms(clock.drift_max));

@@ -87,6 +87,14 @@ fn every_limit_is_refused_with_its_field_its_number_and_what_was_found() {
         (with(|e| e.r#type = "123456789".into()), "events[1].type", 8, 9),
         (with(|e| e.r#type = "a\u{7f}".into()), "events[1].type", 0, 0),
         (with(|e| e.id = vec![1; 15].into()), "events[1].id", 16, 15),
+        (
+            append_of(
+                ["a-1", "a-2"].map(|s| v1::NewEvent { id: vec![1; 16].into(), ..event(s) }).into(),
+            ),
+            "events[1].id",
+            0,
+            0,
+        ),
         (with(|e| e.payload = vec![0; 11].into()), "events[1].payload", 10, 11),
         (
             with(|e| e.metadata = [("key".into(), "0123456789".into())].into()),
@@ -278,6 +286,11 @@ async fn what_is_appended_over_grpc_is_read_back_and_retries_are_recognised() {
     let again = events.append(message).await.unwrap().into_inner();
     assert!(again.repeated);
     assert_eq!((&again.first, again.position), (&first.first, first.position));
+    let other =
+        v1::AppendRequest { producer: Some(producer.into()), ..append_of(vec![event("order-2")]) };
+    let refused = events.append(other).await.unwrap_err();
+    let Reason::Invalid(invalid) = reason(&refused) else { panic!("{refused:?}") };
+    assert_eq!(invalid.field, "producer.sequence", "{}", refused.message());
 
     let request = v1::ReadRequest { session_token: first.session_token, ..read_all() };
     let mut frames = events.read(request).await.unwrap().into_inner();

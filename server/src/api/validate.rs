@@ -32,8 +32,13 @@ pub(super) fn check(
     let expectations = request.expectations.len();
     at_most("expectations", "expectations", limits.append_streams, expectations)?;
     let mut bytes = 0;
+    let mut ids = BTreeSet::new();
     for (nth, event) in request.events.iter().enumerate() {
         bytes += check_event(&format!("events[{nth}]"), event, limits)?;
+        if !event.id.is_empty() && !ids.insert(&event.id) {
+            let field = format!("events[{nth}].id");
+            return Err(invalid(&field, "is the id of another event of this append", 0, 0));
+        }
     }
     at_most("events", "bytes", limits.append_bytes, bytes)?;
     check_expectations(&request.expectations, limits)?;

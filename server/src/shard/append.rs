@@ -57,6 +57,15 @@ pub enum AppendError {
         /// The id.
         id: EventId,
     },
+    /// Refused: the producer appended something else under the sequence.
+    #[error(
+        "the producer appended something else under sequence {sequence}; each append needs the next \
+         sequence, and a producer that starts again a new epoch"
+    )]
+    SequenceReused {
+        /// The sequence.
+        sequence: u64,
+    },
     /// Refused: too much is waiting.
     #[error("too many {what}; retry after {retry_after:?}")]
     Overload {

@@ -404,6 +404,7 @@ impl Reign {
             Verdict::Fenced { epoch } => AppendError::Fenced { epoch },
             Verdict::Forgotten { oldest } => AppendError::Forgotten { oldest },
             Verdict::IdReused { id } => AppendError::IdReused { id },
+            Verdict::SequenceReused { sequence } => AppendError::SequenceReused { sequence },
         };
         self.refuse(lead, refused, reply);
     }

@@ -12,16 +12,17 @@ use super::streams::Head;
 use super::{Identity, OriginHead, Region};
 use crate::codec::{DecodeError, Put, Reader};
 use crate::digest::Digest;
-use crate::event::{EventId, ProducerTag};
+use crate::event::{ContentHash, EventId, ProducerTag};
 use crate::group::Chain;
 use crate::id::{Origin, ProducerId, RegionName, Seq};
 use crate::planted::{self, Bug};
 use crate::stamp::Stamp;
 
-const VERSION: u8 = 1;
+/// 2: receipts have the hash of what was asked for.
+const VERSION: u8 = 2;
 
 /// Least number of bytes an encoded receipt takes.
-const RECEIPT_MIN: usize = Origin::ENCODED_MIN + 3 + 8 + 1;
+const RECEIPT_MIN: usize = Origin::ENCODED_MIN + 3 + 8 + 8 + 1;
 
 impl Region {
     /// The whole state. Equal states give equal bytes.
@@ -197,6 +198,7 @@ fn encode_receipt(receipt: &Receipt, out: &mut Vec<u8>) {
     receipt.origin.encode(out);
     out.put_varint(receipt.first.0);
     out.put_varint(u64::from(receipt.events));
+    out.put_u64(receipt.content.0);
     out.put_varint(receipt.position);
     out.put_u64(receipt.stamp.0);
     out.put_varint(receipt.last_revisions.len() as u64);
@@ -209,9 +211,10 @@ fn decode_receipt(reader: &mut Reader) -> Result<Receipt, DecodeError> {
     let value = reader.varint("events")?;
     let too_many = DecodeError::Invalid { what: "events", value };
     let events = u32::try_from(value).map_err(|_| too_many)?;
+    let content = ContentHash(reader.u64("content hash")?);
     let position = reader.varint("position")?;
     let stamp = Stamp(reader.u64("stamp")?);
     let count = reader.count("last revisions", 1)?;
     let last_revisions = (0..count).map(|_| reader.varint("revision")).collect::<Result<_, _>>()?;
-    Ok(Receipt { origin, first, events, position, stamp, last_revisions })
+    Ok(Receipt { origin, first, events, content, position, stamp, last_revisions })
 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::event::{EventId, ProducerTag};
+use crate::event::{ContentHash, EventId, ProducerTag};
 use crate::id::{Origin, ProducerId, Seq};
 use crate::planted::{self, Bug};
 use crate::stamp::Stamp;
@@ -30,6 +30,8 @@ pub struct Receipt {
     pub first: Seq,
     /// Number of events.
     pub events: u32,
+    /// What was asked for.
+    pub content: ContentHash,
     /// Regional position of the first event, in this region.
     pub position: u64,
     /// Stamp of the group.
@@ -45,8 +47,8 @@ pub struct RequestKey<'a> {
     pub producer: Option<ProducerTag>,
     /// By its events' ids: those that the client gave.
     pub ids: &'a [EventId],
-    /// Number of events in the request.
-    pub events: usize,
+    /// What it asks for.
+    pub content: ContentHash,
 }
 
 /// What is known of a request.
@@ -70,6 +72,11 @@ pub enum Known {
     IdReused {
         /// The id.
         id: EventId,
+    },
+    /// The producer appended something else under the sequence.
+    SequenceReused {
+        /// The sequence.
+        sequence: u64,
     },
 }
 
@@ -101,7 +108,7 @@ impl Producers {
 
     pub(super) fn known(&self, key: &RequestKey<'_>) -> Known {
         if let Some(tag) = key.producer {
-            match self.known_by_sequence(tag) {
+            match self.known_by_sequence(tag, key.content) {
                 Known::New => {}
                 known => return known,
             }
@@ -109,7 +116,7 @@ impl Producers {
         self.known_by_ids(key)
     }
 
-    fn known_by_sequence(&self, tag: ProducerTag) -> Known {
+    fn known_by_sequence(&self, tag: ProducerTag, content: ContentHash) -> Known {
         let Some(producer) = self.by_id.get(&tag.id) else { return Known::New };
         if tag.epoch < producer.epoch && !planted::is(Bug::EpochNotFenced) {
             return Known::Fenced { epoch: producer.epoch };
@@ -118,6 +125,9 @@ impl Producers {
             return Known::New;
         }
         match producer.window.get(&tag.sequence) {
+            Some(receipt) if receipt.content != content => {
+                Known::SequenceReused { sequence: tag.sequence }
+            }
             Some(receipt) => Known::Done(Arc::clone(receipt)),
             None if tag.sequence <= producer.floor => {
                 Known::Forgotten { oldest: producer.floor + 1 }
@@ -133,7 +143,7 @@ impl Producers {
         let same = |id: &&EventId| self.by_event.get(*id).is_some_and(|other| other == receipt);
         let reused = key.ids.iter().find(|id| !same(id));
         match reused {
-            None if key.events == receipt.events as usize => Known::Done(Arc::clone(receipt)),
+            None if key.content == receipt.content => Known::Done(Arc::clone(receipt)),
             None => Known::IdReused { id: key.ids[0] },
             Some(_) => {
                 let id = key.ids.iter().find(|id| self.by_event.contains_key(id));

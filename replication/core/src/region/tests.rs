@@ -1,6 +1,6 @@
 use super::producers::{RECEIPTS, WINDOW};
 use super::*;
-use crate::event::{EventId, ProducerTag};
+use crate::event::{Event, EventId, ProducerTag, Request};
 use crate::id::ShardId;
 use crate::sample::*;
 
@@ -25,12 +25,17 @@ fn done(known: Known) -> Receipt {
 }
 
 fn by_tag(region: &Region, tag: ProducerTag) -> Known {
-    region.known(&RequestKey { producer: Some(tag), ids: &[], events: 1 })
+    known(region, &tagged("cart-1", tag))
 }
 
-fn by_ids(region: &Region, ids: &[u8], events: usize) -> Known {
-    let ids: Vec<_> = ids.iter().map(|id| EventId([*id; 16])).collect();
-    region.known(&RequestKey { producer: None, ids: &ids, events })
+fn by_ids(region: &Region, ids: &[u8]) -> Known {
+    known(region, &with_ids("cart-2", ids))
+}
+
+fn known(region: &Region, request: &Request) -> Known {
+    let ids: Vec<_> = request.events.iter().filter_map(|event| event.id).collect();
+    let (producer, content) = (request.producer, request.content_hash());
+    region.known(&RequestKey { producer, ids: &ids, content })
 }
 
 #[test]
@@ -187,23 +192,66 @@ fn a_retry_gets_the_first_result() {
     let region = lived();
     let first = done(by_tag(&region, tag(1, 4)));
     assert_eq!((first.first, first.events, first.position, first.stamp), (Seq(1), 1, 0, at(1)));
-    let second = done(by_ids(&region, &[8, 9], 2));
+    let second = done(by_ids(&region, &[8, 9]));
     assert_eq!((second.first, second.position, &*second.last_revisions), (Seq(2), 1, &[1][..]));
     assert_eq!(by_tag(&region, tag(1, 3)), Known::New, "refused sequences leave no gap");
     assert_eq!(by_tag(&region, tag(2, 4)), Known::New);
     assert_eq!(by_tag(&region, tag(0, 4)), Known::Fenced { epoch: 1 });
-    for (ids, events) in [(&[8][..], 1), (&[8, 9], 3), (&[8, 7], 2), (&[7, 9], 2)] {
-        let known = by_ids(&region, ids, events);
+    for ids in [&[8][..], &[8, 9, 7], &[8, 7], &[7, 9], &[9, 8]] {
+        let known = by_ids(&region, ids);
         assert!(matches!(known, Known::IdReused { .. }), "{ids:?}: {known:?}");
     }
-    assert_eq!(by_ids(&region, &[7], 1), Known::New);
+    assert_eq!(by_ids(&region, &[7]), Known::New);
+}
+
+#[test]
+fn what_asks_for_something_else_is_no_retry() {
+    let region = lived();
+    let asked = [tagged("cart-1", tag(1, 4)), with_ids("cart-2", &[8, 9])];
+    let changes: [fn(&mut Event); 3] = [
+        |event| event.stream = "cart-9".into(),
+        |event| event.kind = "Unhappened".into(),
+        |event| event.payload = "y".into(),
+    ];
+    for request in asked {
+        for change in changes {
+            let mut other = request.clone();
+            change(&mut other.events[0]);
+            let known = known(&region, &other);
+            let refused = match request.producer {
+                Some(tag) => known == Known::SequenceReused { sequence: tag.sequence },
+                None => matches!(known, Known::IdReused { .. }),
+            };
+            assert!(refused, "{other:?}: {known:?}");
+        }
+        let mut traced = request.clone();
+        traced.events[0].metadata.insert("traceparent".into(), "00-1".into());
+        assert!(matches!(known(&region, &traced), Known::Done(_)), "attempts have other traces");
+    }
+    let mut longer = tagged("cart-1", tag(1, 4));
+    longer.events.push(longer.events[0].clone());
+    assert_eq!(known(&region, &longer), Known::SequenceReused { sequence: 4 });
+}
+
+#[test]
+fn a_log_and_a_request_hash_alike_and_parts_do_not_run_into_each_other() {
+    let request = with_ids("cart-2", &[8, 9]);
+    let mut author = Author::new(origin("eu"));
+    let group = author.write(at(1), cut(&[]), std::slice::from_ref(&request));
+    assert_eq!(group.requests()[0].content_hash(), request.content_hash());
+    let of = |stream: &str, kind: &str, payload: &str| {
+        let event = Event { kind: kind.into(), ..event(stream, payload) };
+        Request { producer: None, events: vec![event] }.content_hash()
+    };
+    assert_ne!(of("ab", "c", "d"), of("a", "bc", "d"));
+    assert_ne!(of("a", "b", "cd"), of("a", "bc", "d"));
 }
 
 #[test]
 fn the_lower_stamp_is_the_event_when_one_request_landed_in_two_regions() {
     for (stamp, wins) in [(at(1), "us"), (at(9), "eu")] {
         let mut region = born("eu");
-        let requests = [tagged("s-1", tag(1, 1))];
+        let requests = [tagged("cart-1", tag(1, 1))];
         let ours = Author::new(origin("eu")).write(at(5), cut(&[]), &requests);
         let theirs = Author::new(origin("us")).write(stamp, cut(&[]), &requests);
         accept(&mut region, &local(0, ours, &[0]));
@@ -216,11 +264,11 @@ fn the_lower_stamp_is_the_event_when_one_request_landed_in_two_regions() {
 #[test]
 fn a_zombie_that_another_region_took_changes_nothing_here() {
     let mut region = born("eu");
-    let ours = [tagged("s-1", tag(2, 1))];
+    let ours = [tagged("cart-1", tag(2, 1))];
     accept(&mut region, &local(0, Author::new(origin("eu")).write(at(5), cut(&[]), &ours), &[0]));
-    let zombie = [tagged("s-1", tag(1, 1))];
+    let zombie = [tagged("cart-9", tag(1, 1))];
     let group = Author::new(origin("us")).write(at(1), cut(&[]), &zombie);
-    accept(&mut region, &import(1, vec![(group, &[1])], vec![]));
+    accept(&mut region, &import(1, vec![(group, &[0])], vec![]));
     assert_eq!(done(by_tag(&region, tag(2, 1))).origin, origin("eu"));
     assert_eq!(by_tag(&region, tag(1, 1)), Known::Fenced { epoch: 2 });
 }
@@ -238,7 +286,8 @@ fn the_window_slides_whatever_order_the_sequences_come_in() {
     record(&mut producers, 2, 1);
     (10..10 + window - 2).for_each(|sequence| record(&mut producers, sequence, sequence));
     let known = |producers: &Producers, sequence| {
-        producers.known(&RequestKey { producer: Some(tag(1, sequence)), ids: &[], events: 1 })
+        let content = tagged("cart-1", tag(1, 4)).content_hash();
+        producers.known(&RequestKey { producer: Some(tag(1, sequence)), ids: &[], content })
     };
     assert_eq!(done(known(&producers, 2)).position, 1, "the window is just full");
     assert_eq!(known(&producers, 3), Known::New);

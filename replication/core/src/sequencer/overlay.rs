@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::{Ticket, Verdict};
-use crate::event::{EventId, ProducerTag, RequestView};
+use crate::event::{ContentHash, EventId, ProducerTag, RequestView};
 use crate::id::ProducerId;
 use crate::region::{Known, Receipt, Region, RequestKey};
 
@@ -35,12 +35,12 @@ impl OnItsWay {
 
 impl Overlay {
     /// A retry by ids of a request that is on its way.
-    pub(super) fn known_by_ids(&self, ids: &[EventId], events: usize) -> Option<Verdict> {
+    pub(super) fn known_by_ids(&self, ids: &[EventId], content: ContentHash) -> Option<Verdict> {
         let (first, found) = ids.iter().find_map(|id| Some((*id, self.ids.get(id)?)))?;
         let (ticket, receipt) = found;
         let same =
             |id: &EventId| self.ids.get(id).is_some_and(|(_, other)| Arc::ptr_eq(other, receipt));
-        if ids.iter().all(same) && events == receipt.events as usize {
+        if ids.iter().all(same) && content == receipt.content {
             Some(Verdict::Joined { ticket: *ticket, receipt: Arc::clone(receipt) })
         } else {
             Some(Verdict::IdReused { id: first })
@@ -57,8 +57,8 @@ impl Overlay {
         way: &mut OnItsWay,
     ) {
         let is_new = |producer, ids: &[EventId]| {
-            let events = request.events.len();
-            region.known(&RequestKey { producer, ids, events }) == Known::New
+            let content = receipt.content;
+            region.known(&RequestKey { producer, ids, content }) == Known::New
         };
         if let Some(tag) = request.producer
             && is_new(Some(tag), &[])

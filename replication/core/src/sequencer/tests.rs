@@ -199,6 +199,8 @@ fn zombies_and_reused_ids_are_refused_on_the_way_and_after() {
     for told in [false, true] {
         let zombie = ask(&mut sequencer, &region, plain(tagged("s-1", tag(2, 1)))).1;
         assert_eq!(zombie, Verdict::Fenced { epoch: 3 });
+        let other = ask(&mut sequencer, &region, plain(tagged("s-2", tag(3, 1)))).1;
+        assert_eq!(other, Verdict::SequenceReused { sequence: 1 });
         for ids in [&[1][..], &[1, 3], &[3, 1], &[1, 2, 3]] {
             let (none, verdict) = ask(&mut sequencer, &region, plain(with_ids("s-1", ids)));
             assert!(matches!(verdict, Verdict::IdReused { .. }), "{ids:?}: {verdict:?}");

@@ -128,7 +128,9 @@ impl World {
                 }
                 Verdict::Conflicts(conflicts) => assert!(!conflicts.is_empty()),
                 Verdict::Fenced { .. } => {}
-                Verdict::Forgotten { .. } | Verdict::IdReused { .. } => panic!("{verdict:?}"),
+                Verdict::Forgotten { .. }
+                | Verdict::IdReused { .. }
+                | Verdict::SequenceReused { .. } => panic!("{verdict:?}"),
             }
         }
         match ticketed {
