@@ -27,9 +27,9 @@ pub enum MembershipError {
     /// Refused: a group needs voters.
     #[error("a group needs at least one voter")]
     Empty,
-    /// Refused: a member is known under another address. A node keeps its address; one that moved
+    /// Refused: a voter is known under another address. A node keeps its address; one that moved
     /// leaves, and comes back under a new id.
-    #[error("node {node} is known at {known:?}, not at {given:?}")]
+    #[error("node {node} votes, and is known with {known}, not with {given}")]
     AddressChanged {
         /// The node.
         node: u64,
@@ -84,6 +84,15 @@ pub enum TransferError {
     },
 }
 
+/// Those among the voters to be that are not known, or not under that address.
+#[derive(Debug, Default)]
+struct Newcomers {
+    /// Learners that are known under another address.
+    misplaced: BTreeSet<u64>,
+    /// All that must be told of, these among them.
+    newcomers: BTreeMap<u64, Node>,
+}
+
 impl RaftGroup {
     /// Gives a fresh group its first members. Idempotent: a group that has members keeps them.
     ///
@@ -107,7 +116,8 @@ impl RaftGroup {
     /// Makes `voters` the members of the group, on the leader, while it takes writes.
     ///
     /// New nodes first receive the log without a vote, until they are close; then the voters change
-    /// by joint consensus; nodes that are no longer named leave.
+    /// by joint consensus; nodes that are not named leave, whatever they were. A node that never got a
+    /// vote may be named again under another address.
     /// # Errors
     /// [`MembershipError`]; after [`MembershipError::Unknown`] the change may still happen.
     pub async fn change_membership(
@@ -119,14 +129,23 @@ impl RaftGroup {
             return Err(MembershipError::Empty);
         }
         let until = Instant::now() + deadline;
-        let newcomers = self.newcomers(&voters)?;
+        let Newcomers { misplaced, newcomers } = self.newcomers(&voters)?;
         let change = async {
+            if !misplaced.is_empty() {
+                self.write_members(ChangeMembers::RemoveNodes(misplaced), true).await?;
+            }
             if !newcomers.is_empty() {
                 self.write_members(ChangeMembers::AddNodes(newcomers.clone()), true).await?;
             }
             self.wait_caught_up(newcomers.keys().copied().collect(), until, deadline).await?;
             let ids: BTreeSet<u64> = voters.keys().copied().collect();
-            self.write_members(ChangeMembers::ReplaceAllVoters(ids), false).await
+            self.write_members(ChangeMembers::ReplaceAllVoters(ids.clone()), false).await?;
+            let unnamed: BTreeSet<u64> =
+                self.status().learners.into_keys().filter(|id| !ids.contains(id)).collect();
+            match unnamed.is_empty() {
+                true => Ok(()),
+                false => self.write_members(ChangeMembers::RemoveNodes(unnamed), true).await,
+            }
         };
         // Cancelled at the deadline: what was submitted by then may still be committed.
         timeout_at(until, change).await.unwrap_or_else(|_| {
@@ -162,25 +181,24 @@ impl RaftGroup {
         }
     }
 
-    fn newcomers(
-        &self,
-        voters: &BTreeMap<u64, Node>,
-    ) -> Result<BTreeMap<u64, Node>, MembershipError> {
-        let metrics = self.raft().metrics();
-        let metrics = metrics.borrow_watched();
-        let members = metrics.membership_config.membership();
-        let mut newcomers = BTreeMap::new();
+    fn newcomers(&self, voters: &BTreeMap<u64, Node>) -> Result<Newcomers, MembershipError> {
+        let GroupStatus { voters: vote, learners, .. } = self.status();
+        let mut found = Newcomers::default();
         for (id, given) in voters {
-            match members.get_node(id) {
-                None => drop(newcomers.insert(*id, given.clone())),
-                Some(known) if known == given => {}
-                Some(known) => {
+            match (vote.get(id), learners.get(id)) {
+                (Some(known), _) if known != given => {
                     let (known, given) = (known.clone(), given.clone());
                     return Err(MembershipError::AddressChanged { node: *id, known, given });
                 }
+                (_, Some(known)) if known != given => {
+                    found.misplaced.insert(*id);
+                    found.newcomers.insert(*id, given.clone());
+                }
+                (None, None) => drop(found.newcomers.insert(*id, given.clone())),
+                _ => {}
             }
         }
-        Ok(newcomers)
+        Ok(found)
     }
 
     async fn wait_caught_up(

@@ -57,6 +57,12 @@ pub struct Node {
     pub api_address: String,
 }
 
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "raft {} and api {}", self.raft_address, self.api_address)
+    }
+}
+
 /// The encoded command of one entry. Cheap to clone: openraft clones it for every follower.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Proposal(pub Bytes);

@@ -10,6 +10,7 @@ mod ports;
 mod secure;
 mod shards;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anabranch_core::{Incarnation, RegionName};
@@ -175,6 +176,28 @@ async fn a_member_that_cannot_be_reached_does_not_get_a_vote() {
     assert_eq!(status.voters.len(), 1);
     assert_eq!(status.learners.len(), 1);
     cluster.write("goes on").await.unwrap();
+    // Whoever asks for the members that there are takes it back.
+    group.change_membership(cluster.members(), SOON).await.unwrap();
+    assert_eq!(group.status().learners, BTreeMap::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_address_can_be_corrected_as_long_as_the_node_has_no_vote() {
+    let mut cluster = Cluster::start(1).await;
+    let mut node = TestNode::new(2);
+    node.start().await;
+    let mut wrong = cluster.members();
+    wrong.insert(2, TestNode::new(2).node());
+    let group = cluster.nodes[&1].group().clone();
+    let deadline = Duration::from_millis(500);
+    let refused = group.change_membership(wrong.clone(), deadline).await.unwrap_err();
+    assert!(matches!(refused, MembershipError::Behind { .. }), "{refused:?}");
+    cluster.nodes.insert(2, node);
+    group.change_membership(cluster.members(), SOON).await.unwrap();
+    cluster.converge().await;
+    assert_eq!(group.status().voters, cluster.members());
+    let refused = group.change_membership(wrong, SOON).await.unwrap_err();
+    assert!(matches!(refused, MembershipError::AddressChanged { node: 2, .. }), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
