@@ -15,19 +15,41 @@ use crate::writer::Writer;
 pub(crate) struct Failed {
     pub doing: &'static str,
     pub source: io::Error,
-    /// Nothing is lost but room: the files are as they were.
-    pub full: bool,
+    /// Nothing is lost: the files are as they were, and the step may be tried again when there is more
+    /// of this.
+    pub lack: Option<Lack>,
+}
+
+/// What there can be too little of for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lack {
+    /// Room on the disk.
+    Space,
+    /// Files that the process may have open.
+    Files,
 }
 
 /// Names the step that an error comes from. It ends the right to write, also if it is a sync that
 /// says the disk is full: what it should have made durable is gone.
 pub(crate) fn failed(doing: &'static str) -> impl Fn(io::Error) -> Failed {
-    move |source| Failed { doing, source, full: false }
+    move |source| Failed { doing, source, lack: None }
 }
 
 /// As [`failed`], for steps that a full disk refuses without harm.
 pub(crate) fn failed_write(doing: &'static str) -> impl Fn(io::Error) -> Failed {
-    move |source| Failed { doing, full: is_full(&source), source }
+    move |source| Failed { doing, lack: is_full(&source).then_some(Lack::Space), source }
+}
+
+/// As [`failed_write`], for steps that open a file: there may be too many open already.
+pub(crate) fn failed_open(doing: &'static str) -> impl Fn(io::Error) -> Failed {
+    move |source| {
+        // EMFILE and ENFILE, which the standard library has no kind for.
+        let lack = match source.raw_os_error() {
+            Some(23 | 24) => Some(Lack::Files),
+            _ => is_full(&source).then_some(Lack::Space),
+        };
+        Failed { doing, lack, source }
+    }
 }
 
 pub(crate) fn is_full(error: &io::Error) -> bool {

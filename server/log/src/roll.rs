@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anabranch_core::planted::{self, Bug};
 
 use crate::disk::{Disk, DiskFile, OpenMode};
-use crate::failure::{Failed, failed, failed_write};
+use crate::failure::{Failed, Lack, failed, failed_open, failed_write};
 use crate::offsets::{self, Sealed};
 use crate::record::Record;
 use crate::segment::{self, HEADER_BYTES, SegmentId};
@@ -187,6 +187,12 @@ fn reopen(disk: &dyn Disk, dir: &Path, first: u64) -> io::Result<Arc<dyn DiskFil
     disk.open(&segment::path(dir, first), OpenMode::ReadWrite)
 }
 
+/// A folder that could not be opened was not synced, but nothing is lost; one whose sync failed may be.
+fn sync_folder(source: io::Error) -> Failed {
+    let opened = failed_open("sync the log's folder")(source);
+    Failed { lack: opened.lack.filter(|lack| *lack == Lack::Files), ..opened }
+}
+
 /// Makes a segment's file; the header is durable before any record is written, so a damaged one is
 /// never taken for one that was not finished.
 fn create(disk: &dyn Disk, dir: &Path, id: SegmentId) -> Result<Arc<dyn DiskFile>, Failed> {
@@ -199,14 +205,15 @@ fn create(disk: &dyn Disk, dir: &Path, id: SegmentId) -> Result<Arc<dyn DiskFile
         }
         outcome => outcome,
     };
-    let file = file.map_err(failed_write("create a segment"))?;
+    let file = file.map_err(failed_open("create a segment"))?;
     if let Err(source) = file.write_all_at(0, &[&id.header()]) {
         let _ = disk.remove(&path);
         return Err(failed_write("write a segment's header")(source));
     }
     file.sync().map_err(failed("sync a segment's header"))?;
     if !planted::is(Bug::SegmentNameNotSynced) {
-        disk.sync_dir(dir).map_err(failed("sync the log's folder"))?;
+        // Where it fails because the folder cannot be opened, the file is found astray and made anew.
+        disk.sync_dir(dir).map_err(sync_folder)?;
     }
     Ok(file)
 }

@@ -1,11 +1,11 @@
-//! A full disk: what the writer does while there is no room, and how it goes on.
+//! A full disk, or too many open files: what the writer does meanwhile, and how it goes on.
 //!
-//! First the reserve is given up, and room is low. Once that is used up, too, there is none: the turn
+//! On a full disk, first the reserve is given up, and room is low. Once that is used up, too, there is none: the turn
 //! that found no room is kept, and tried again when asked. Nothing is reported as failed, so Raft only
 //! sees a disk that takes its time; that it takes too long is for who closes the log to say.
 
 use crate::error::LogError;
-use crate::failure::Stopped;
+use crate::failure::{Lack, Stopped};
 use crate::log::Room;
 use crate::reserve;
 use crate::writer::{Turn, Writer};
@@ -13,16 +13,17 @@ use crate::writer::{Turn, Writer};
 impl Writer {
     /// Keeps a turn for which there was no room. Refuses it, and everything behind it, if the log is
     /// being closed: nobody asks again then.
-    pub(crate) fn stall(&mut self, turn: Turn) {
+    pub(crate) fn stall(&mut self, turn: Turn, lack: Lack) {
         let mut state = self.shared.state.lock();
         state.room = Room::None;
         if !state.closing && !state.impatient {
             drop(state);
             if !std::mem::replace(&mut self.said_none, true) {
-                tracing::error!(
-                    dir = ?self.dir(),
-                    "the disk is full and the reserve is used up: the log waits for space"
-                );
+                let why = match lack {
+                    Lack::Space => "the disk is full and the reserve is used up",
+                    Lack::Files => "the process has too many files and connections open",
+                };
+                tracing::error!(dir = ?self.dir(), why, "the log cannot grow, and waits until it can");
             }
             self.stalled = Some(turn);
             return;

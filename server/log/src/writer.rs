@@ -21,7 +21,7 @@ use anabranch_core::planted::{self, Bug};
 use bytes::Bytes;
 
 use crate::disk::DiskFile;
-use crate::failure::{Failed, StopOnPanic, Stopped, failed, failed_write, is_full};
+use crate::failure::{Failed, Lack, StopOnPanic, Stopped, failed, failed_write, is_full};
 use crate::hard_state::{Acknowledged, HardState, HardStateFile};
 use crate::log::Done;
 use crate::record::{self, Record};
@@ -272,7 +272,9 @@ impl Writer {
 
     fn write(&mut self, turn: Turn) {
         let outcome = match self.try_write(&turn) {
-            Err(failed) if failed.full && self.release_reserve() => self.try_write(&turn),
+            Err(failed) if failed.lack == Some(Lack::Space) && self.release_reserve() => {
+                self.try_write(&turn)
+            }
             outcome => outcome,
         };
         match (outcome, turn) {
@@ -281,8 +283,12 @@ impl Writer {
             }
             (Ok(_), Turn::Vote(_, done)) => self.in_flight = InFlight::Vote(done),
             (Ok(_), Turn::Cut(_, done)) => self.in_flight = InFlight::Cut(done),
-            (Err(failed), turn) if failed.full => return self.stall(turn),
-            (Err(failed), turn) => return self.poison(failed, turn.into_dones()),
+            (Err(failed), turn) => {
+                return match failed.lack {
+                    Some(lack) => self.stall(turn, lack),
+                    None => self.poison(failed, turn.into_dones()),
+                };
+            }
         }
         self.went_on();
     }
@@ -411,7 +417,7 @@ impl Writer {
     /// For what may be lost: the other copy is whole, and this one will be written again.
     fn write_hard_state_if_it_fits(&mut self) -> Result<(), Failed> {
         match self.write_hard_state() {
-            Err(failed) if failed.full => Ok(()),
+            Err(failed) if failed.lack.is_some() => Ok(()),
             outcome => outcome,
         }
     }

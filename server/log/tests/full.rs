@@ -2,15 +2,15 @@
 
 mod support;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 use std::{io, thread};
 
-use anabranch_log::disk::{Disk, DiskFile, Lock, MemoryDisk, OpenMode};
+use anabranch_log::disk::MemoryDisk;
 use anabranch_log::{Log, LogError, LogOptions, Room, Writer};
+use support::refusing::{RefusingDisk, Step};
 use support::{Reports, append, dir, open, options, read_all, record, try_open};
 
 /// A log of some segments, written record by record.
@@ -263,81 +263,20 @@ fn what_a_full_disk_took_of_a_batch_does_not_come_back_behind_a_later_one() {
     assert_eq!(read_all(&reopened), [record(1, 1, 60), other]);
 }
 
-/// A file system that copies on write: when it is full, nothing can be written, in place or not, and
-/// no name can be given.
-struct CopyingDisk {
-    disk: MemoryDisk,
-    full: Arc<AtomicBool>,
-}
-
-struct CopyingFile {
-    file: Arc<dyn DiskFile>,
-    full: Arc<AtomicBool>,
-}
-
-fn unless(full: &AtomicBool) -> io::Result<()> {
-    match full.load(Ordering::SeqCst) {
-        true => Err(io::ErrorKind::StorageFull.into()),
-        false => Ok(()),
-    }
-}
-
-impl Disk for CopyingDisk {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        if mode == OpenMode::CreateNew {
-            unless(&self.full)?;
-        }
-        let file = self.disk.open(path, mode)?;
-        Ok(Arc::new(CopyingFile { file, full: Arc::clone(&self.full) }))
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.disk.list(dir)
-    }
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        match self.disk.list(dir) {
-            Ok(_) => Ok(()),
-            Err(_) => unless(&self.full).and_then(|()| self.disk.create_dir(dir)),
-        }
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        unless(&self.full).and_then(|()| self.disk.rename(from, to))
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove(path)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.disk.sync_dir(dir)
-    }
-    fn lock(&self, path: &Path) -> io::Result<Lock> {
-        self.disk.lock(path)
-    }
-}
-
-impl DiskFile for CopyingFile {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(offset, buf)
-    }
-    fn write_all_at(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
-        unless(&self.full).and_then(|()| self.file.write_all_at(offset, parts))
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.file.sync()
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-}
-
 #[test]
 fn votes_and_cuts_wait_too_where_nothing_can_be_overwritten() {
     // Cut in the middle of the last segment, before it, and to where it begins.
     for last_kept in [38, 20, 3] {
         let disk = MemoryDisk::new(1);
         let full = Arc::new(AtomicBool::new(false));
-        let copying = CopyingDisk { disk: disk.clone(), full: Arc::clone(&full) };
+        // A file system that copies on write: when it is full, nothing can be written, in place or
+        // not, and no name can be given.
+        let is_full = Arc::clone(&full);
+        let copying = RefusingDisk::new(&disk, move |step| match step {
+            Step::SyncDir => Ok(()),
+            _ if is_full.load(Ordering::SeqCst) => Err(io::ErrorKind::StorageFull.into()),
+            _ => Ok(()),
+        });
         let (log, mut writer, _) = Log::open(Arc::new(copying), dir(), options()).unwrap();
         for index in 1..=40 {
             append(&log, &mut writer, vec![record(index, 1, 60)]);
@@ -366,5 +305,42 @@ fn votes_and_cuts_wait_too_where_nothing_can_be_overwritten() {
         assert_eq!(reopened.hard_state().vote, "v");
         let (reopened, ..) = open(&waiting);
         assert_eq!(reopened.range(), 1..41, "a crash while it waited lost nothing");
+    }
+}
+
+#[test]
+fn a_log_that_cannot_open_a_file_waits_until_it_can() {
+    const EMFILE: i32 = 24;
+    for refused in [Step::Create, Step::SyncDir] {
+        let disk = MemoryDisk::new(1);
+        let crowded = Arc::new(AtomicBool::new(false));
+        let is_crowded = Arc::clone(&crowded);
+        let refusing = RefusingDisk::new(&disk, move |step| {
+            match step == refused && is_crowded.load(Ordering::SeqCst) {
+                true => Err(io::Error::from_raw_os_error(EMFILE)),
+                false => Ok(()),
+            }
+        });
+        let (log, mut writer, _) = Log::open(Arc::new(refusing), dir(), options()).unwrap();
+        append(&log, &mut writer, vec![record(1, 1, 60)]);
+        crowded.store(true, Ordering::SeqCst);
+        let reports = Reports::default();
+        let segments = log.segments().len();
+        for index in 2..=40 {
+            log.append(vec![record(index, 1, 60)], reports.done(index));
+            while writer.step() {}
+        }
+        assert_eq!(log.room(), Room::None, "{refused:?}");
+        assert!(reports.take().iter().all(|(_, outcome)| outcome.is_ok()), "nothing fails");
+        assert_eq!(log.segments().len(), segments, "a second segment cannot be made");
+        crowded.store(false, Ordering::SeqCst);
+        log.restore_reserve();
+        while writer.step() {}
+        let expected = read_all(&log);
+        assert_eq!(expected.len(), 40);
+        assert_eq!((log.room(), log.durable_index()), (Room::Ok, Some(40)));
+        disk.crash();
+        let (reopened, ..) = open(&disk);
+        assert_eq!(read_all(&reopened), expected, "{refused:?}");
     }
 }

@@ -91,7 +91,8 @@ pub async fn serve(
         // A followed read has no end of its own to wait for.
         stopping.cancel();
     };
-    let serving = router.serve_with_incoming_shutdown(connections(listener, "api"), stop);
+    let connections = connections(listener, "api", settings.connections_max);
+    let serving = router.serve_with_incoming_shutdown(connections, stop);
     tokio::select! {
         biased;
         served = serving => Ok(served?),

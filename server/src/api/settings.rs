@@ -5,6 +5,7 @@ use std::time::Duration;
 use anabranch_core::Limits;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 
+use crate::env::GREETING_WITHIN;
 use crate::read::Tuning;
 
 /// Limits on requests, and bounds on what is in flight.
@@ -22,6 +23,8 @@ pub struct ApiSettings {
     pub membership_within: Duration,
     /// How long connecting to the leader may take.
     pub connect_within: Duration,
+    /// Connections that may be open.
+    pub connections_max: usize,
     /// Calls that one connection may have open.
     pub streams_per_connection: u32,
     /// The longest a reader may ask to wait for its session.
@@ -39,6 +42,7 @@ impl Default for ApiSettings {
             append_within: Duration::from_secs(10),
             membership_within: Duration::from_secs(60),
             connect_within: Duration::from_secs(2),
+            connections_max: 4096,
             streams_per_connection: 1024,
             session_wait_max: Duration::from_secs(60),
             reading: Tuning::DEFAULT,
@@ -69,7 +73,7 @@ impl std::fmt::Debug for ApiTls {
 
 impl ApiTls {
     pub(super) fn server(&self) -> ServerTlsConfig {
-        let tls = ServerTlsConfig::new().identity(self.pair());
+        let tls = ServerTlsConfig::new().identity(self.pair()).timeout(GREETING_WITHIN);
         match self.clients_need_certificate {
             true => tls.client_ca_root(Certificate::from_pem(&self.ca)),
             false => tls,

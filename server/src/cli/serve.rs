@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anabranch_server::config::{Config, Overrides};
+use anabranch_server::env::raise_open_files;
 use anabranch_server::node::{Environment, Node};
 use anabranch_server::telemetry::log_to_stderr;
 use anyhow::{Context, Result};
@@ -26,6 +27,21 @@ pub struct Args {
     overrides: Overrides,
 }
 
+/// Open files below which connections and segments of a busy node can use them up.
+const OPEN_FILES: u64 = 8192;
+
+/// Gets as many open files as the system gives, and says if they are few.
+fn open_files() {
+    match raise_open_files() {
+        Ok(files) if files < OPEN_FILES => tracing::warn!(
+            files,
+            "this process may have few files and connections open; raise its limit (ulimit -n, LimitNOFILE=)"
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "cannot raise the limit on open files"),
+    }
+}
+
 /// Runs a node until a signal, or until it cannot go on.
 pub async fn run(args: Args) -> Result<Exit> {
     let mut config = Config::read(&args.config)?;
@@ -37,6 +53,7 @@ pub async fn run(args: Args) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     log_to_stderr(config.log_level());
+    open_files();
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let node = tokio::select! {

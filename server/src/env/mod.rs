@@ -6,6 +6,7 @@
 pub mod blocking;
 pub mod clock;
 pub mod dial;
+mod files;
 pub mod net;
 pub mod seed;
 mod serve;
@@ -14,7 +15,8 @@ pub mod storage;
 pub use blocking::{blocking, in_background};
 pub use clock::{Clock, SystemClock};
 pub use dial::dial;
+pub use files::raise_open_files;
 pub use net::{BoxStream, ByteStream, Listener, Net, TokioNet};
 pub use seed::{OsSeeds, Seeds};
-pub use serve::{Connection, connections};
+pub use serve::{Connection, GREETING_WITHIN, connections};
 pub use storage::{RealStorage, Storage};

@@ -9,7 +9,7 @@ use tonic::transport::{
     Certificate, Channel, ClientTlsConfig, Endpoint, Identity as Pair, ServerTlsConfig,
 };
 
-use crate::env::{Net, dial};
+use crate::env::{GREETING_WITHIN, Net, dial};
 
 /// Bytes of one message that a node takes. Messages are under 16 MiB; the rest is room for larger
 /// limits in a rolling upgrade.
@@ -51,6 +51,7 @@ impl RaftTls {
             .identity(self.pair())
             .client_ca_root(Certificate::from_pem(&self.ca))
             .client_auth_optional(false)
+            .timeout(GREETING_WITHIN)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Serving the Raft service on the node's Raft listener.
 
 use std::future::Future;
+use std::time::Duration;
 
 use tonic::transport::Server;
 
@@ -8,6 +9,10 @@ use super::link::{RaftTls, WINDOW_BYTES};
 use super::service::RaftService;
 use crate::env::{Listener, connections};
 
+/// Two of each other node of the region, and what is being torn down.
+const CONNECTIONS_MAX: usize = 256;
+/// How often an idle connection is asked whether the other end is there, and how long that may take.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(20));
 /// Streams one connection may have open: a few a shard, and what is being torn down.
 const STREAMS_MAX: u32 = 4096;
 
@@ -24,10 +29,12 @@ pub async fn serve(
     let mut server = Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
         .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES);
+        .initial_connection_window_size(WINDOW_BYTES)
+        .http2_keepalive_interval(Some(KEEP_ALIVE.0))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE.1));
     if let Some(tls) = tls {
         server = server.tls_config(tls.server())?;
     }
-    let connections = connections(listener, "raft");
+    let connections = connections(listener, "raft", CONNECTIONS_MAX);
     server.add_service(service.server()).serve_with_incoming_shutdown(connections, stop).await
 }

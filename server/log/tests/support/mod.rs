@@ -1,6 +1,8 @@
 //! What the log's tests share.
 #![allow(dead_code)] // Each test file uses its part.
 
+pub mod refusing;
+
 use std::path::Path;
 use std::sync::Arc;
 
