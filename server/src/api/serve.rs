@@ -15,6 +15,7 @@ use tonic_health::server::{HealthReporter, health_reporter};
 use super::Api;
 use super::settings::ApiSettings;
 use crate::env::{Listener, connections};
+use crate::shard::Shard;
 
 /// Bytes of a message beside the events in it.
 const MESSAGE_SLACK: usize = 1024 * 1024;
@@ -26,6 +27,8 @@ const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_WITHIN: Duration = Duration::from_secs(10);
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+/// How often health is looked at that changes by silence.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Name under which health is asked for, beside the empty one.
 const EVENTS: &str = "anabranch.v1.Events";
 
@@ -100,20 +103,49 @@ pub async fn serve(
     }
 }
 
-/// Tells those who ask about health whether appends have a chance, for ever.
+fn is_born(shard: &Shard) -> bool {
+    shard.state().region(|region| region.origin().is_some())
+}
+
+/// Why appends have no chance here, or reads show the past.
+fn why_not(shard: &Shard) -> Option<&'static str> {
+    if !is_born(shard) {
+        return Some("the region is not born yet");
+    }
+    if !shard.raft().is_in_touch() {
+        return Some(
+            "no leader, or no quorum, has been heard for a while: this node may be cut off, or no \
+             longer a member",
+        );
+    }
+    let unreadable = shard.state().unreadable();
+    let unreadable = unreadable.borrow().is_some();
+    unreadable.then_some("events of its log cannot be read")
+}
+
+/// Tells those who ask about health whether appends have a chance here, and reads show the present, for
+/// ever.
 async fn report_health(api: &Api, health: &HealthReporter) {
     let shards: Vec<_> = api.inner.shards.values().cloned().collect();
     let mut leaderships: Vec<_> = shards.iter().map(|s| s.raft().leadership()).collect();
     let mut born: Vec<_> = shards.iter().map(|s| s.state().applied()).collect();
+    let mut said = None;
     loop {
         leaderships.iter_mut().for_each(|leadership| drop(leadership.borrow_and_update()));
         born.iter_mut().for_each(|applied| drop(applied.borrow_and_update()));
-        let has_genesis =
-            |shard: &crate::shard::Shard| shard.state().region(|region| region.origin().is_some());
-        let all_born = shards.iter().all(has_genesis);
-        let led = leaderships.iter().all(|leadership| leadership.borrow().leader.is_some());
-        let status =
-            if all_born && led { ServingStatus::Serving } else { ServingStatus::NotServing };
+        let why_not = shards.iter().find_map(why_not);
+        let all_born = shards.iter().all(is_born);
+        if said != Some(why_not) {
+            match why_not {
+                None => tracing::info!("healthy"),
+                Some(why) => tracing::warn!(why, "not healthy"),
+            }
+            said = Some(why_not);
+        }
+        let status = match why_not {
+            None => ServingStatus::Serving,
+            Some(_) => ServingStatus::NotServing,
+        };
         for name in ["", EVENTS] {
             health.set_service_status(name, status).await;
         }
@@ -123,7 +155,11 @@ async fn report_health(api: &Api, health: &HealthReporter) {
         if !all_born {
             changes.extend(born.iter_mut().map(|applied| applied.changed().boxed()));
         }
-        let (changed, _, _) = select_all(changes).await;
+        let changed = tokio::select! {
+            biased;
+            (changed, _, _) = select_all(changes) => changed,
+            () = tokio::time::sleep(LOOK_EVERY) => Ok(()),
+        };
         if changed.is_err() {
             // The shard is gone: nothing changes any more, and the node is about to stop.
             for name in ["", EVENTS] {

@@ -16,7 +16,9 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{Fatal as OpenraftFatal, LinearizableReadError, RaftError};
 use openraft::raft::ReadPolicy;
 use openraft::raft::linearizable_read::LinearizerOption;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::config::{GroupConfig, InvalidTimings};
@@ -33,6 +35,8 @@ use super::storage::Storage;
 use super::types::{AppendReply, AppendRequest, Raft, Runtime, TypeConfig, VoteRequest, index_of};
 use crate::env::Net;
 
+/// A follower is alone that has heard no leader for so many of the longest election timeouts.
+const ELECTIONS_UNTIL_ALONE: u32 = 4;
 /// Answers to a leader that wait to be sent.
 const REPLIES_WAITING: usize = 16;
 
@@ -51,6 +55,10 @@ struct Inner {
     fatal: Fatal,
     tasks: TaskTracker,
     seed: AtomicU64,
+    /// When a leader was heard last, or the group was started.
+    heard: Mutex<Instant>,
+    /// How long a follower may hear no leader before it is alone.
+    patience: Duration,
 }
 
 /// Why a group did not start.
@@ -131,11 +139,20 @@ impl RaftGroup {
         let tasks = TaskTracker::new();
         tasks.spawn(follow(metrics, publish, voters, fatal.clone()));
         tasks.close();
-        let GroupConfig { identity, shard, seed, .. } = config;
-        let seed = AtomicU64::new(seed);
-        Self {
-            inner: Arc::new(Inner { raft, log, identity, shard, leadership, fatal, tasks, seed }),
-        }
+        let GroupConfig { identity, shard, seed, timings } = config;
+        let inner = Inner {
+            raft,
+            log,
+            identity,
+            shard,
+            leadership,
+            fatal,
+            tasks,
+            seed: AtomicU64::new(seed),
+            heard: Mutex::new(Instant::now()),
+            patience: timings.election_max * ELECTIONS_UNTIL_ALONE,
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The shard.
@@ -149,6 +166,18 @@ impl RaftGroup {
     /// Who leads, now and from now on.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.inner.leadership.clone()
+    }
+    /// Whether this node leads and hears a quorum, or has heard lately from who leads. One that has not
+    /// is cut off, or no longer a member and does not know: it shows the past as if it were the
+    /// present.
+    pub fn is_in_touch(&self) -> bool {
+        let patience = self.inner.patience;
+        let leadership = self.inner.leadership.borrow().clone();
+        if !leadership.mine {
+            return leadership.leader.is_some() && self.inner.heard.lock().elapsed() <= patience;
+        }
+        let status = self.status();
+        status.voters.len() == 1 || status.quorum_silent.is_none_or(|silent| silent <= patience)
     }
     /// Why the shard stopped on this node, once it did so by itself. Nothing more is written then;
     /// the node should shut the shard down and say so.
@@ -227,12 +256,18 @@ impl RaftGroup {
         }
     }
 
+    /// Something came that only leaders send.
+    pub(super) fn heard_a_leader(&self) {
+        *self.inner.heard.lock() = Instant::now();
+    }
+
     /// Refuses an append if this node has forgotten what it promised, and stops the shard then.
     pub(super) fn check_append(
         &self,
         frame: &Frame,
         request: &AppendRequest,
     ) -> Result<(), Forgotten> {
+        self.heard_a_leader();
         // From the disk: what Raft shows of itself is empty for a moment after the start. A vote that
         // cannot be read stops the shard elsewhere.
         let vote = vote_from(self.inner.log.hard_state().vote).ok().flatten();

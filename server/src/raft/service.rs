@@ -132,7 +132,10 @@ impl Incoming {
             return Ok(Some(request));
         }
         match self.frames.message().await? {
-            Some(frame) => self.take(frame).map(Some),
+            Some(frame) => {
+                self.group.heard_a_leader();
+                self.take(frame).map(Some)
+            }
             None => Ok(None),
         }
     }

@@ -98,10 +98,17 @@ impl Shard {
     pub fn held(&self) -> Vec<(Origin, String)> {
         self.inner.inlet.held()
     }
-    /// Why this region writes nothing of its own, or what it writes reaches nobody yet; `None` if all
-    /// is well. Known by the leader only.
+    /// What is wrong: events that this node cannot read; or, on the leader, why the region writes
+    /// nothing of its own, or what it writes reaches nobody yet. `None` if all is well.
     pub fn trouble(&self) -> Option<String> {
-        self.inner.inlet.trouble()
+        let unreadable = self.inner.state.unreadable().borrow().clone();
+        let unreadable = unreadable.map(|why| {
+            format!(
+                "events of this node's log cannot be read: {why}; put another node in its place \
+                 (docs/runbooks/damaged-record.md)"
+            )
+        });
+        unreadable.or_else(|| self.inner.inlet.trouble())
     }
     /// The newest word of every other region. Newer than what the log vouches for on the leader, the
     /// same elsewhere.

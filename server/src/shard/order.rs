@@ -176,9 +176,16 @@ pub(super) async fn follow(state: Arc<ShardState>, mut stop: watch::Receiver<boo
         match crate::env::blocking(move || follower.follow_order()).await {
             Ok(Pass::More) if *stop.borrow() => return,
             Ok(Pass::More) => continue,
-            Ok(Pass::Done) => {}
+            Ok(Pass::Done) => state.set_unreadable(None),
             Err(error) => {
-                tracing::error!(%error, "cannot follow the global order: the log cannot be read");
+                let why = chain(&error);
+                if state.unreadable().borrow().as_ref() != Some(&why) {
+                    tracing::error!(
+                        why,
+                        "events cannot be read, and the global order not followed"
+                    );
+                }
+                state.set_unreadable(Some(why));
             }
         }
         tokio::select! {
@@ -187,6 +194,17 @@ pub(super) async fn follow(state: Arc<ShardState>, mut stop: watch::Receiver<boo
             moved = applied.changed() => if moved.is_err() { return },
         }
     }
+}
+
+/// An error with all that caused it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }
 
 /// Encodes marks for a checkpoint.

@@ -30,6 +30,8 @@ pub struct ShardState {
     finality: RwLock<Arc<Finality>>,
     order: OrderBoard,
     follower: Mutex<Follower>,
+    /// Why the log cannot be read, if it cannot.
+    unreadable: watch::Sender<Option<String>>,
 }
 
 impl ShardState {
@@ -47,6 +49,7 @@ impl ShardState {
             finality: RwLock::new(finality),
             order,
             follower,
+            unreadable: watch::Sender::new(None),
         }
     }
 
@@ -161,6 +164,18 @@ impl ShardState {
     ///
     /// # Errors
     /// If the log cannot be read; tried again with the next batch.
+    /// Why events of the log cannot be read on this node; `None` as long as they can.
+    pub fn unreadable(&self) -> watch::Receiver<Option<String>> {
+        self.unreadable.subscribe()
+    }
+    pub(super) fn set_unreadable(&self, why: Option<String>) {
+        self.unreadable.send_if_modified(|held| {
+            let changed = *held != why;
+            *held = why;
+            changed
+        });
+    }
+
     pub(super) fn follow_order(&self) -> Result<Pass, anabranch_log::store::StoreError> {
         let finality = self.finality();
         self.follower.lock().advance(&self.store, &finality, &self.order)

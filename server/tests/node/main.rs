@@ -1,6 +1,7 @@
 //! Nodes of one region in one process, on real sockets.
 
 mod full;
+mod health;
 mod members;
 #[path = "../support/ports.rs"]
 mod ports;
