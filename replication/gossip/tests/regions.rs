@@ -211,7 +211,9 @@ async fn a_node_that_does_not_answer_is_passed_over_for_the_next_of_its_region()
     let us = start(plan("us", peers), Log::new("us"), us_rules, us_socket);
     eu.log.append(3, 1);
     us.lead();
-    eventually(SOON, "through the second", || us.log.seq(&origin("eu")) == 3).await;
+    // Long before the first is given up, which takes 3 s.
+    let soon = Duration::from_millis(2_700);
+    eventually(soon, "through the second", || us.log.seq(&origin("eu")) == 3).await;
     assert_eq!(us.link("eu").address, Some(eu_at));
 }
 

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_core::{Group, Origin, RegionName, ShardId};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use quinn::{Connection, SendStream};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -21,6 +23,9 @@ use crate::session::SessionError;
 use crate::session::puller::{Action, BLOCKS_HELD_MAX, Input, Puller};
 use crate::tls::region_server_name;
 use crate::traits::{OfferError, Sink};
+
+/// An address that has not answered for so long is not waited for alone: the next one is tried beside it.
+const NEXT_ADDRESS: Duration = Duration::from_millis(500);
 
 /// A session that lasted so long was no failed attempt: the next one comes at once.
 const HEALTHY: Duration = Duration::from_secs(5);
@@ -42,9 +47,8 @@ pub(super) async fn run(link: Link) {
     let mut backoff = backoff_min;
     let mut reported = String::new();
     for attempt in 0.. {
-        let address = &link.peer.addresses[attempt % link.peer.addresses.len()];
         let began = now();
-        let Err(error) = session(&link, address, attempt).await;
+        let (address, Err(error)) = session(&link, attempt).await;
         let lasted = now() - began;
         let report = error.report();
         if matches!(&error, LinkError::Session(e) if e.is_damage()) {
@@ -93,21 +97,56 @@ impl Link {
             .map_err(|source| LinkError::Connect { address: remote, source })?;
         Ok(connecting.await?)
     }
+
+    /// Connects to the first that answers of the peer's addresses, beginning with the `attempt`th. The
+    /// others are tried beside it, one after the other: a node that is gone says nothing.
+    async fn connect_to_any(&self, attempt: usize) -> (&str, Result<Connection, LinkError>) {
+        let addresses = &self.peer.addresses;
+        let nth = |nth: usize| addresses[(attempt + nth) % addresses.len()].as_str();
+        let mut dialling = FuturesUnordered::new();
+        let mut failed = None;
+        for next in 0..=addresses.len() {
+            if next < addresses.len() {
+                let address = nth(next);
+                dialling.push(self.connect(address, attempt).map(move |made| (address, made)));
+            }
+            let rests = next == addresses.len();
+            let mut turn = std::pin::pin!(tokio::time::sleep(NEXT_ADDRESS));
+            while !dialling.is_empty() {
+                tokio::select! {
+                    biased;
+                    Some((address, made)) = dialling.next() => match made {
+                        Ok(connection) => return (address, Ok(connection)),
+                        Err(error) => failed = Some((address, error)),
+                    },
+                    () = &mut turn, if !rests => break,
+                }
+            }
+        }
+        let (address, error) = failed.expect("there is an address, and every attempt has ended");
+        (address, Err(error))
+    }
 }
 
-/// One session from dialling to its end.
+/// One session from dialling to its end. Says with whom it was, or should have been.
 async fn session(
     link: &Link,
-    address: &str,
     attempt: usize,
-) -> Result<std::convert::Infallible, LinkError> {
+) -> (&str, Result<std::convert::Infallible, LinkError>) {
     let waited = link.shared.config.tuning.connect_timeout;
-    let timeout = || LinkError::Timeout { address: address.to_owned(), waited };
-    let connecting = link.connect(address, attempt);
-    let connection = tokio::time::timeout(waited, connecting).await.map_err(|_| timeout())??;
+    let first = link.peer.addresses[attempt % link.peer.addresses.len()].as_str();
+    let (address, connection) =
+        match tokio::time::timeout(waited, link.connect_to_any(attempt)).await {
+            Ok((address, Ok(connection))) => (address, connection),
+            Ok((address, Err(error))) => return (address, Err(error)),
+            Err(_) => {
+                let timeout = LinkError::Timeout { address: first.to_owned(), waited };
+                return (first, Err(timeout));
+            }
+        };
     let Err(error) = Session::run(link, &connection).await;
     connection.close(error.code(), error.report().as_bytes());
-    Err(error)
+    (address, Err(error))
 }
 
 /// A session that is open.
