@@ -27,5 +27,6 @@ pub mod outcome;
 pub mod panics;
 pub mod report;
 pub mod run;
+pub mod still;
 pub mod timeline;
 pub mod world;

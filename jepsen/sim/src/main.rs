@@ -12,7 +12,7 @@ use anabranch_sim::minimise::minimise;
 use anabranch_sim::nemesis::{Choice, Kind};
 use anabranch_sim::outcome::Outcome;
 use anabranch_sim::run::{Findings, Panicked, Settings, run};
-use anabranch_sim::{bugs, report, timeline};
+use anabranch_sim::{bugs, report, still, timeline};
 use anyhow::Context;
 use clap::Parser;
 
@@ -84,6 +84,9 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if args.seed.is_some() && !still::is_still() {
+        return still::again();
+    }
     if let Some(level) = args.log {
         let lines = tracing_subscriber::fmt().with_max_level(level).with_ansi(false);
         lines.without_time().with_writer(std::io::stderr).init();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use crate::corpus::Job;
 use crate::coverage::Coverage;
 use crate::outcome::Outcome;
+use crate::still;
 
 /// One seed in so many is run twice, and both runs compared.
 const TWICE_EVERY: usize = 10;
@@ -151,7 +152,7 @@ impl Shared {
 
     /// One run in a process of its own. Without an outcome, what it said last.
     fn child(&self, job: &Job) -> anyhow::Result<(Option<Outcome>, String)> {
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = still::this_program()?;
         command.args(["--json", "--seed", &job.seed.to_string()]);
         command.args(["--seconds", &job.seconds.to_string()]);
         for kind in &job.choice.only {

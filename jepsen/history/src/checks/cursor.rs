@@ -79,7 +79,10 @@ fn check_regional(verdict: &mut Verdict, case: &Case<'_>, given: &Subscribed) {
             Some(_) => dot.seq.0 > before,
         };
         verdict.check(next, || broken(format!("after number {before} of its origin")));
-        if let Some(seen) = case.seen(dot) {
+        // A region that came back with an older copy while nobody who knew more could be heard gives
+        // numbers out again: what shows now may not be what was given then.
+        let again = forgetful.contains(dot.origin.region.as_str());
+        if let Some(seen) = case.seen(dot).filter(|_| !again) {
             verdict.check(given.wants(&seen.stream), || {
                 broken(format!("of {}, which is not for it", seen.stream))
             });
@@ -153,6 +156,18 @@ mod tests {
             evidence.subscribed[at].events.remove(1);
             assert!(judge(check, &evidence).broken > 0, "subscriber {at} lacks one");
         }
+    }
+
+    #[test]
+    fn a_number_that_a_forgetful_region_gave_out_twice_is_not_held_against_the_reader() {
+        let mut evidence = sound();
+        // The second subscriber reads in regional order; the first event is eu's, of another stream.
+        evidence.subscribed[1].category = Some("b".into());
+        evidence.subscribed[1].events.drain(1..2);
+        let before = judge(check, &evidence).broken;
+        assert!(before > 0, "it was given events of another");
+        evidence.expectations.lost.insert("eu".into());
+        assert_eq!(judge(check, &evidence).broken, 0, "{:?}", judge(check, &evidence).words);
     }
 
     #[test]
