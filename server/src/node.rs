@@ -32,7 +32,8 @@ pub use error::StartError;
 use crate::api::{self, Api, ApiParts, ApiSettings, ApiTls};
 use crate::config::ValidConfig;
 use crate::env::{
-    Clock, Listener, Net, OsSeeds, RealStorage, Seeds, Storage, SystemClock, TokioNet, blocking,
+    Clock, Listener, Net, OsSeeds, RealStorage, Routed, Seeds, Storage, SystemClock, TokioNet,
+    blocking,
 };
 use crate::identity::{DataFolder, FolderError, Owner};
 use crate::raft::{self, Identity, RaftService, RaftTls};
@@ -109,7 +110,11 @@ impl Node {
     /// Call within a tokio runtime.
     /// # Errors
     /// [`StartError`]; nothing runs then, and the data folder is free again.
-    pub async fn start(config: ValidConfig, environment: Environment) -> Result<Self, StartError> {
+    pub async fn start(
+        config: ValidConfig,
+        mut environment: Environment,
+    ) -> Result<Self, StartError> {
+        environment.net = Routed::over(environment.net, &config.routes);
         let (raft_listener, api_listener) = listen(&config, &*environment.net).await?;
         let folder = open_folder(&config, &environment).await?;
         let certificates = Certificates::read(&config)?;

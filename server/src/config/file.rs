@@ -46,6 +46,9 @@ pub struct Config {
     pub nodes: Vec<Member>,
     /// The other regions.
     pub regions: Vec<Peer>,
+    /// Addresses of this region's nodes that are reached by way of others.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<Route>,
 }
 
 /// Addresses to listen on, `ip:port`.
@@ -163,6 +166,16 @@ pub struct Peer {
     pub gossip: Vec<String>,
 }
 
+/// Another way to a node's Raft or gRPC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Route {
+    /// `host:port` as the region's members have it.
+    pub to: String,
+    /// `host:port` to connect to instead.
+    pub via: String,
+}
+
 impl Config {
     /// What a key is if it is not written. Cluster, region, node, nodes and certificates have no
     /// default: they are refused as empty.
@@ -206,6 +219,7 @@ impl Config {
         admission: Admission { bytes: Size::mib(64) },
         nodes: Vec::new(),
         regions: Vec::new(),
+        routes: Vec::new(),
     };
 
     /// As TOML, every key with its value.

@@ -13,7 +13,9 @@ mod valid;
 use std::path::Path;
 
 pub use error::ConfigError;
-pub use file::{Admission, Clock, Config, Listen, Log, Member, Peer, Raft, RequestLimits, Tls};
+pub use file::{
+    Admission, Clock, Config, Listen, Log, Member, Peer, Raft, RequestLimits, Route, Tls,
+};
 pub use overrides::Overrides;
 pub use units::{InvalidUnit, Size, Span};
 pub use valid::{Listening, TlsFiles, ValidConfig};

@@ -9,7 +9,7 @@ use anabranch_core::{Limits, NodeId, RegionName};
 use anabranch_gossip::PeerRegion;
 
 use super::error::ConfigError;
-use super::file::{Config, Log, Member, Raft, RequestLimits};
+use super::file::{Config, Log, Member, Raft, RequestLimits, Route};
 use super::units::{Size, Span};
 use crate::raft::{Node, Timings};
 
@@ -26,6 +26,7 @@ pub struct ValidConfig {
     pub(crate) voters: BTreeMap<u64, Node>,
     pub(crate) join: bool,
     pub(crate) peers: Vec<PeerRegion>,
+    pub(crate) routes: BTreeMap<String, String>,
     pub(crate) timings: Timings,
     pub(crate) drift_max: Duration,
     pub(crate) log: Log,
@@ -135,6 +136,7 @@ impl Config {
             voters: voters(&self)?,
             join: self.join,
             peers: peers(&self, &region)?,
+            routes: routes(&self.routes)?,
             timings: timings(&self.raft)?,
             drift_max: drift(self.clock.max_drift)?,
             limits: limits(&self.limits)?,
@@ -289,6 +291,19 @@ fn peers(config: &Config, own: &RegionName) -> Result<Vec<PeerRegion>, ConfigErr
         peers.push(PeerRegion { region, addresses: peer.gossip.clone() });
     }
     Ok(peers)
+}
+
+fn routes(given: &[Route]) -> Result<BTreeMap<String, String>, ConfigError> {
+    let mut routes = BTreeMap::new();
+    for (nth, Route { to, via }) in given.iter().enumerate() {
+        let key = |field: &str| format!("routes[{nth}].{field}");
+        check_address(key("to"), to)?;
+        check_address(key("via"), via)?;
+        if routes.insert(to.clone(), via.clone()).is_some() {
+            return Err(ConfigError::invalid(key("to"), to, "has another route already"));
+        }
+    }
+    Ok(routes)
 }
 
 fn timings(raft: &Raft) -> Result<Timings, ConfigError> {

@@ -6,6 +6,7 @@ mod members;
 #[path = "../support/ports.rs"]
 mod ports;
 mod race;
+mod routes;
 
 use std::io;
 use std::path::Path;
