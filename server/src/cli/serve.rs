@@ -1,9 +1,10 @@
 //! `anabranch serve`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anabranch_server::config::{Config, Overrides};
-use anabranch_server::env::raise_open_files;
+use anabranch_server::env::{OffsetClock, raise_open_files};
 use anabranch_server::node::{Environment, Node};
 use anabranch_server::telemetry::log_to_stderr;
 use anyhow::{Context, Result};
@@ -23,6 +24,11 @@ pub struct Args {
     /// Check the configuration, print what is in effect, and stop
     #[arg(long)]
     check: bool,
+    /// For tests only: sets the wall clock off by the milliseconds in a file, which is read again and
+    /// again
+    // Neither a key nor a variable, so that nothing that lies about can set a clock wrong.
+    #[arg(long, value_name = "FILE", hide = true)]
+    test_clock_offset: Option<PathBuf>,
     #[command(flatten)]
     overrides: Overrides,
 }
@@ -54,13 +60,14 @@ pub async fn run(args: Args) -> Result<Exit> {
     }
     log_to_stderr(config.log_level());
     open_files();
+    let environment = environment(args.test_clock_offset)?;
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let node = tokio::select! {
         biased;
         _ = terminate.recv() => return Ok(Exit::Done),
         _ = interrupt.recv() => return Ok(Exit::Done),
-        node = Node::start(config, Environment::system()) => node?,
+        node = Node::start(config, environment) => node?,
     };
     let exit = tokio::select! {
         biased;
@@ -78,4 +85,14 @@ pub async fn run(args: Args) -> Result<Exit> {
         _ = interrupt.recv() => Ok(Exit::Failed),
         () = node.drain() => Ok(exit),
     }
+}
+
+fn environment(clock_offset: Option<PathBuf>) -> Result<Environment> {
+    let system = Environment::system();
+    let Some(file) = clock_offset else { return Ok(system) };
+    let read = || format!("read the clock's offset from {}", file.display());
+    let clock = OffsetClock::follow(file.clone()).with_context(read)?;
+    let offset_ms = clock.offset_ms();
+    tracing::warn!(?file, offset_ms, "TEST: this node's wall clock is wrong on purpose");
+    Ok(Environment { clock: Arc::new(clock), ..system })
 }

@@ -15,6 +15,7 @@ const SOON: Duration = Duration::from_secs(60);
 struct Region {
     config: PathBuf,
     endpoint: String,
+    clock_offset: Option<PathBuf>,
     process: Option<Child>,
 }
 
@@ -22,6 +23,9 @@ impl Region {
     fn start(&mut self) {
         let mut command = anabranch(["serve", "--log-level", "warn", "--config"]);
         command.arg(&self.config).stderr(Stdio::inherit());
+        if let Some(file) = &self.clock_offset {
+            command.arg("--test-clock-offset").arg(file);
+        }
         self.process = Some(command.spawn().unwrap());
         let ready = || {
             let output = run(["append", "probe", "Probed", "--endpoint", &self.endpoint]);
@@ -63,6 +67,12 @@ fn ports() -> [u16; 3] {
 }
 
 fn two_regions() -> (TempDir, [Region; 2]) {
+    let (dir, mut regions) = two_regions_down();
+    regions.iter_mut().for_each(Region::start);
+    (dir, regions)
+}
+
+fn two_regions_down() -> (TempDir, [Region; 2]) {
     let dir = tempdir().unwrap();
     done(["certs", "init", &dir.path().display().to_string(), "--regions", "eu,us"]);
     let (eu, us) = (ports(), ports());
@@ -74,10 +84,10 @@ fn two_regions() -> (TempDir, [Region; 2]) {
     let region = |name: &str, [api, _, _]: [u16; 3]| Region {
         config: dir.path().join(format!("{name}.toml")),
         endpoint: format!("http://127.0.0.1:{api}"),
+        clock_offset: None,
         process: None,
     };
-    let mut regions = [region("eu", eu), region("us", us)];
-    regions.iter_mut().for_each(Region::start);
+    let regions = [region("eu", eu), region("us", us)];
     (dir, regions)
 }
 
@@ -199,4 +209,27 @@ fn a_data_folder_of_another_node_is_refused() {
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stderr);
     assert!(said.contains("belongs to cluster test, this node is of cluster other"), "{said}");
+}
+
+#[test]
+fn a_test_sets_the_clock_of_a_running_node_off() {
+    let (dir, [mut eu, _down]) = two_regions_down();
+    let (file, hour_ms) = (dir.path().join("offset"), 3_600_000);
+    std::fs::write(&file, format!("-{hour_ms}")).unwrap();
+    eu.clock_offset = Some(file.clone());
+    eu.start();
+    let append = || run(["append", "s-1", "Added", "--json", "--endpoint", &eu.endpoint]);
+    let told: serde_json::Value = serde_json::from_slice(&append().stdout).unwrap();
+    // No other region vouches for a clock that jumps ahead.
+    std::fs::write(&file, "0").unwrap();
+    let now = file.metadata().unwrap().modified().unwrap();
+    let now_ms = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
+    let behind_ms = now_ms - told["unix_ms"].as_i64().unwrap();
+    assert!((hour_ms..hour_ms + 60_000).contains(&behind_ms), "{behind_ms}");
+    eventually("a clock that jumped is not believed", || {
+        let output = append();
+        let said = text(&output.stderr);
+        assert!(output.status.success() || said.contains("jumped ahead by"), "{said}");
+        output.status.code() == Some(1)
+    });
 }

@@ -78,6 +78,25 @@ fn a_configuration_that_does_not_fit_ends_with_code_2_and_says_what_is_allowed()
 }
 
 #[test]
+fn a_clock_is_set_wrong_by_a_hidden_flag_only() {
+    assert!(!done(["serve", "--help"]).contains("clock-offset"));
+    let dir = tempdir().unwrap();
+    write_config(dir.path(), "eu", [7101, 7201, 7301], "");
+    let config = dir.path().join("eu.toml");
+    let mut command = anabranch(["serve", "--test-clock-offset", "/nowhere/offset", "--config"]);
+    let output = command.arg(&config).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains("read the clock's offset from /nowhere/offset"), "{said}");
+    // Were the variable heeded, the node would not get as far as its certificates.
+    let mut command = anabranch(["serve", "--config"]);
+    let output =
+        command.arg(&config).env("ANABRANCH_TEST_CLOCK_OFFSET", "/nowhere/offset").output();
+    let said = text(&output.unwrap().stderr);
+    assert!(!said.contains("offset") && said.contains("ca.pem"), "{said}");
+}
+
+#[test]
 fn nobody_at_the_address_is_an_error_that_says_so() {
     let output = run(["status", "--endpoint", "http://127.0.0.1:1"]);
     assert_eq!(output.status.code(), Some(1));
