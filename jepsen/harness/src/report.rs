@@ -62,7 +62,7 @@ fn happened(findings: &Findings) -> Table {
         ("nodes paused with SIGSTOP", faults(|what| matches!(what, What::Pause { .. }))),
         ("whole regions killed", faults(|what| matches!(what, What::PowerOff { .. }))),
         ("links cut", faults(|what| matches!(what, What::Cut { .. }))),
-        ("packets lost in cuts", findings.traffic.dropped as usize),
+        ("packets lost in cuts", findings.traffic.stopped as usize),
         ("appends acknowledged", outcomes(|outcome| matches!(outcome, Outcome::Acknowledged(_)))),
         (
             "appends refused by expectation",

@@ -73,11 +73,11 @@ impl Cluster {
     /// If a file, a socket or a process cannot be made.
     pub async fn start(folder: &Path, binary: &Path, delay: Duration) -> anyhow::Result<Self> {
         let layout = Layout::choose()?;
-        let mut links = Links::default();
+        let mut links = Links::new(delay);
         for from in 0..REGIONS.len() {
             for to in (0..REGIONS.len()).filter(|to| *to != from) {
                 let targets = layout.gossip(to);
-                links.add(from, to, &targets, delay).await.context("bind a proxy")?;
+                links.add(from, to, &targets).await.context("bind a proxy")?;
             }
         }
         let configs = config::write(folder, &layout, &links)?;
@@ -147,8 +147,8 @@ impl Cluster {
         self.node(at).process.signal("CONT").await
     }
     /// Cuts or heals the sessions that the first region opens to the second.
-    pub fn set_cut(&self, (from, to): (usize, usize), cut: bool) {
-        self.links.set_cut(from, to, cut);
+    pub fn set_cut(&self, link: (usize, usize), cut: bool) {
+        self.links.set_cut(link, cut);
     }
     /// Heals every link and starts every node that is down.
     ///

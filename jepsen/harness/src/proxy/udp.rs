@@ -6,7 +6,7 @@
 //! so answers find their way back. A cut drops packets in both directions, as a cable does: nobody is
 //! told.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -17,6 +17,8 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
+
+use super::Traffic;
 
 /// Larger than any UDP packet.
 const PACKET_BYTES_MAX: usize = 65_536;
@@ -33,9 +35,10 @@ pub struct Proxy {
     _tasks: JoinSet<()>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     cut: AtomicBool,
+    delay_micros: AtomicU64,
     passed: AtomicU64,
     dropped: AtomicU64,
 }
@@ -48,15 +51,12 @@ impl State {
         counter.fetch_add(1, Ordering::Relaxed);
         !cut
     }
-}
-
-/// Packets that a proxy met.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// Passed on.
-    pub passed: u64,
-    /// Dropped by a cut.
-    pub dropped: u64,
+    fn delay(&self) -> Duration {
+        Duration::from_micros(self.delay_micros.load(Ordering::Relaxed))
+    }
+    fn set_delay(&self, delay: Duration) {
+        self.delay_micros.store(delay.as_micros() as u64, Ordering::Relaxed);
+    }
 }
 
 impl Proxy {
@@ -67,9 +67,15 @@ impl Proxy {
     pub async fn start(target: SocketAddr, delay: Duration) -> io::Result<Self> {
         let front = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?);
         let address = front.local_addr()?;
-        let state = Arc::new(State::default());
+        let state = Arc::new(State {
+            cut: AtomicBool::new(false),
+            delay_micros: AtomicU64::new(0),
+            passed: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        });
+        state.set_delay(delay);
         let mut tasks = JoinSet::new();
-        tasks.spawn(pass_on(front, target, delay, state.clone()));
+        tasks.spawn(pass_on(front, target, state.clone()));
         Ok(Self { address, state, _tasks: tasks })
     }
     /// Where it listens.
@@ -80,10 +86,14 @@ impl Proxy {
     pub fn set_cut(&self, cut: bool) {
         self.state.cut.store(cut, Ordering::Relaxed);
     }
+    /// Lets each packet take so much longer from now on. Those that are on their way are not overtaken.
+    pub fn set_delay(&self, delay: Duration) {
+        self.state.set_delay(delay);
+    }
     /// What it met so far.
     pub fn traffic(&self) -> Traffic {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Traffic { passed: load(&self.state.passed), dropped: load(&self.state.dropped) }
+        Traffic { passed: load(&self.state.passed), stopped: load(&self.state.dropped) }
     }
 }
 
@@ -94,7 +104,7 @@ struct Way {
     _back: JoinSet<()>,
 }
 
-async fn pass_on(front: Arc<UdpSocket>, target: SocketAddr, delay: Duration, state: Arc<State>) {
+async fn pass_on(front: Arc<UdpSocket>, target: SocketAddr, state: Arc<State>) {
     let mut ways: BTreeMap<SocketAddr, Way> = BTreeMap::new();
     let mut packet = vec![0; PACKET_BYTES_MAX];
     loop {
@@ -105,7 +115,7 @@ async fn pass_on(front: Arc<UdpSocket>, target: SocketAddr, delay: Duration, sta
         }
         if !ways.contains_key(&sender) {
             forget_idlest(&mut ways);
-            let Ok(way) = open(&front, sender, target, delay, &state).await else { continue };
+            let Ok(way) = open(&front, sender, target, &state).await else { continue };
             ways.insert(sender, way);
         }
         let way = ways.get_mut(&sender).expect("opened above");
@@ -125,13 +135,12 @@ async fn open(
     front: &Arc<UdpSocket>,
     sender: SocketAddr,
     target: SocketAddr,
-    delay: Duration,
     state: &Arc<State>,
 ) -> io::Result<Way> {
     let back = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?);
     back.connect(target).await?;
-    let there = Lane::new(back.clone(), target, delay);
-    let here = Lane::new(front.clone(), sender, delay);
+    let there = Lane::new(back.clone(), target, state.clone());
+    let here = Lane::new(front.clone(), sender, state.clone());
     let mut tasks = JoinSet::new();
     tasks.spawn(bring_back(back, here, state.clone()));
     Ok(Way { there, last: Instant::now(), _back: tasks })
@@ -147,23 +156,23 @@ async fn bring_back(from: Arc<UdpSocket>, lane: Lane, state: Arc<State>) {
     }
 }
 
-/// Packets in one direction, each delayed by the same time, in order.
+/// Packets in one direction, each delayed by what is in force when it comes, in order.
 struct Lane {
     packets: mpsc::Sender<(Instant, Vec<u8>)>,
-    delay: Duration,
+    state: Arc<State>,
     _task: JoinSet<()>,
 }
 
 impl Lane {
-    fn new(socket: Arc<UdpSocket>, to: SocketAddr, delay: Duration) -> Self {
+    fn new(socket: Arc<UdpSocket>, to: SocketAddr, state: Arc<State>) -> Self {
         let (packets, waiting) = mpsc::channel(ON_THEIR_WAY_MAX);
         let mut task = JoinSet::new();
         task.spawn(carry(socket, to, waiting));
-        Self { packets, delay, _task: task }
+        Self { packets, state, _task: task }
     }
     fn send(&self, packet: &[u8]) {
         // A full lane loses packets.
-        let _ = self.packets.try_send((Instant::now() + self.delay, packet.to_vec()));
+        let _ = self.packets.try_send((Instant::now() + self.state.delay(), packet.to_vec()));
     }
 }
 
@@ -182,53 +191,6 @@ async fn carry(
             true => socket.send(&packet).await,
             false => socket.send_to(&packet, to).await,
         };
-    }
-}
-
-/// The proxies between regions: for each pair of regions, those before the nodes of the second.
-#[derive(Debug, Default)]
-pub struct Links {
-    proxies: BTreeMap<(usize, usize), Vec<Proxy>>,
-}
-
-impl Links {
-    /// Stands before the nodes at `targets` of region `to`, for the nodes of region `from`.
-    ///
-    /// # Errors
-    /// If a socket cannot be bound.
-    pub async fn add(
-        &mut self,
-        from: usize,
-        to: usize,
-        targets: &[SocketAddr],
-        delay: Duration,
-    ) -> io::Result<()> {
-        let mut proxies = VecDeque::new();
-        for target in targets {
-            proxies.push_back(Proxy::start(*target, delay).await?);
-        }
-        self.proxies.insert((from, to), proxies.into());
-        Ok(())
-    }
-    /// Where `from` finds the nodes of `to`.
-    pub fn addresses(&self, from: usize, to: usize) -> Vec<SocketAddr> {
-        self.proxies[&(from, to)].iter().map(Proxy::address).collect()
-    }
-    /// Cuts or heals the sessions that `from` opens to `to`.
-    pub fn set_cut(&self, from: usize, to: usize, cut: bool) {
-        self.proxies[&(from, to)].iter().for_each(|proxy| proxy.set_cut(cut));
-    }
-    /// Heals everything.
-    pub fn heal(&self) {
-        self.proxies.values().flatten().for_each(|proxy| proxy.set_cut(false));
-    }
-    /// What all of them met.
-    pub fn traffic(&self) -> Traffic {
-        let add = |sum: Traffic, one: Traffic| Traffic {
-            passed: sum.passed + one.passed,
-            dropped: sum.dropped + one.dropped,
-        };
-        self.proxies.values().flatten().map(Proxy::traffic).fold(Traffic::default(), add)
     }
 }
 
@@ -266,7 +228,7 @@ mod tests {
         one.send_to(b"lost", proxy.address()).await.unwrap();
         node.send_to(b"lost", way_of_one).await.unwrap();
         assert_eq!((heard(&node).await, heard(&one).await), (None, None));
-        assert_eq!(proxy.traffic().dropped, 2);
+        assert_eq!(proxy.traffic().stopped, 2);
         proxy.set_cut(false);
         one.send_to(b"again", proxy.address()).await.unwrap();
         assert_eq!(heard(&node).await.unwrap(), (b"again".to_vec(), way_of_one));
@@ -296,10 +258,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn packets_on_a_long_link_arrive_late_and_in_order() {
+    async fn packets_on_a_link_that_becomes_long_arrive_late_and_in_order() {
         let node = socket().await;
         let delay = Duration::from_millis(60);
-        let proxy = Proxy::start(node.local_addr().unwrap(), delay).await.unwrap();
+        let proxy = Proxy::start(node.local_addr().unwrap(), Duration::ZERO).await.unwrap();
+        proxy.set_delay(delay);
         let (sender, sent) = (socket().await, Instant::now());
         for nth in 0..5_u8 {
             sender.send_to(&[nth], proxy.address()).await.unwrap();
@@ -307,6 +270,13 @@ mod tests {
         for nth in 0..5_u8 {
             assert_eq!(heard(&node).await.unwrap().0, [nth]);
             assert!(sent.elapsed() >= delay);
+        }
+        // What comes when the link is short again does not overtake.
+        sender.send_to(&[5], proxy.address()).await.unwrap();
+        proxy.set_delay(Duration::ZERO);
+        sender.send_to(&[6], proxy.address()).await.unwrap();
+        for nth in 5..7 {
+            assert_eq!(heard(&node).await.unwrap().0, [nth]);
         }
     }
 }
