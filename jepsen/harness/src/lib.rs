@@ -1,8 +1,9 @@
 //! The kill test: three regions of three real processes, written to and read while they are killed,
-//! paused and cut off; then the laws are checked against what clients were told.
+//! paused, cut off, wiped, out of disk and set wrong; then the laws are checked against what clients
+//! were told.
 //!
 //! ```text
-//!  nemesis ──► cluster (processes) ── proxy (links between regions)
+//!  nemesis ──► torture ──► cluster (processes, disks, clocks) ── proxy (between regions, between nodes)
 //!  workload ──► evidence ──► checks
 //! ```
 //!
@@ -17,3 +18,4 @@ pub mod nemesis;
 pub mod proxy;
 pub mod report;
 pub mod run;
+pub mod torture;

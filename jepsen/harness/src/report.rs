@@ -6,8 +6,9 @@ use anabranch_history::op::Outcome;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 
-use crate::nemesis::What;
+use crate::nemesis::Kind;
 use crate::run::Findings;
+use crate::torture::Done;
 
 /// What happened, and the verdicts, as tables.
 pub fn tables(findings: &Findings) -> String {
@@ -40,17 +41,32 @@ pub fn excerpts(findings: &Findings) -> String {
 }
 
 /// What is no violation and must still be known.
-pub fn notes(verdicts: &[Verdict]) -> String {
-    let notes = verdicts.iter().flat_map(|verdict| &verdict.notes);
-    notes.map(|note| format!("note: {note}\n")).collect()
+pub fn notes(findings: &Findings) -> String {
+    let left_out = findings.impossible.iter();
+    let left_out = left_out.map(|(kind, why)| format!("left out: {}: {why}", kind.name()));
+    let notes = findings.verdicts.iter().flat_map(|verdict| &verdict.notes);
+    let notes = left_out.chain(notes.map(|note| format!("note: {note}")));
+    notes.map(|note| note + "\n").collect()
+}
+
+/// Kinds of faults that were wanted, could be, and never struck; `power` also wants whole regions
+/// killed.
+pub fn missing(done: &Done, impossible: &[(Kind, String)], power: bool) -> Vec<&'static str> {
+    let wanted = Kind::ALL.into_iter().filter(|kind| power || *kind != Kind::PowerOff);
+    let possible = wanted.filter(|kind| impossible.iter().all(|(other, _)| other != kind));
+    possible.filter(|kind| !done.struck.contains_key(kind)).map(Kind::name).collect()
 }
 
 fn happened(findings: &Findings) -> Table {
     let (evidence, history) = (&findings.evidence, &findings.evidence.history);
     let outcomes =
         |which: fn(&Outcome) -> bool| history.ops.iter().filter(|op| which(&op.outcome)).count();
-    let faults = |which: fn(&What) -> bool| {
-        findings.faults.iter().filter(|fault| which(&fault.what)).count()
+    let refused = |words: &str| {
+        let told = |outcome: &Outcome| match outcome {
+            Outcome::Refused { why } => why.contains(words),
+            _ => false,
+        };
+        history.ops.iter().filter(|op| told(&op.outcome)).count()
     };
     let moves: u32 = evidence.subscribed.iter().map(|subscribed| subscribed.moves).sum();
     let given: usize = evidence.subscribed.iter().map(|subscribed| subscribed.events.len()).sum();
@@ -58,17 +74,19 @@ fn happened(findings: &Findings) -> Table {
     let events =
         evidence.regions.values().map(|read| read.regional.len()).max().unwrap_or_default();
     let rows = [
-        ("nodes killed with SIGKILL", faults(|what| matches!(what, What::Kill { .. }))),
-        ("nodes paused with SIGSTOP", faults(|what| matches!(what, What::Pause { .. }))),
-        ("whole regions killed", faults(|what| matches!(what, What::PowerOff { .. }))),
-        ("links cut", faults(|what| matches!(what, What::Cut { .. }))),
-        ("packets lost in cuts", findings.traffic.stopped as usize),
+        ("wiped nodes that came back and noticed", findings.done.noticed as usize),
+        ("wiped nodes whose successors vote", findings.done.replaced as usize),
+        ("faults that came too late to begin", findings.done.left_out as usize),
+        ("packets lost between regions", findings.packets.stopped as usize),
+        ("bytes held up within regions", findings.bytes.stopped as usize),
         ("appends acknowledged", outcomes(|outcome| matches!(outcome, Outcome::Acknowledged(_)))),
         (
             "appends refused by expectation",
             outcomes(|told| matches!(told, Outcome::Conflict { .. })),
         ),
         ("appends refused otherwise", outcomes(|told| matches!(told, Outcome::Refused { .. }))),
+        ("... because of a full disk", refused("bytes on the disk")),
+        ("... because of a doubted clock", refused("wall clock")),
         (
             "appends of unknown outcome",
             outcomes(|outcome| matches!(outcome, Outcome::Unknown { .. })),
@@ -84,6 +102,12 @@ fn happened(findings: &Findings) -> Table {
         ("ms from healing to agreement", findings.recovery.as_millis() as usize),
     ];
     let mut table = table(["what happened", "how much"]);
+    for kind in Kind::ALL {
+        let struck = findings.done.struck.get(&kind).copied().unwrap_or_default().to_string();
+        let left_out = findings.impossible.iter().any(|(other, _)| *other == kind);
+        let how_much = if left_out { "left out".to_owned() } else { struck };
+        table.add_row([kind.name().to_owned(), how_much]);
+    }
     for (what, count) in rows {
         table.add_row([what.to_owned(), count.to_string()]);
     }
@@ -128,5 +152,18 @@ mod tests {
         assert_eq!(broken(std::slice::from_ref(&verdict)), "");
         verdict.check(false, || "eu/1/0:7 is lost".to_owned());
         assert!(broken(&[verdict]).contains("eu/1/0:7 is lost"));
+    }
+
+    #[test]
+    fn a_kind_of_fault_that_never_struck_is_missed_unless_there_could_be_none() {
+        let mut done = Done::default();
+        let all = Kind::ALL.into_iter().filter(|kind| *kind != Kind::FullDisk);
+        done.struck.extend(all.map(|kind| (kind, 1)));
+        assert_eq!(missing(&done, &[], true), [Kind::FullDisk.name()]);
+        let impossible = [(Kind::FullDisk, "mount: permission denied".to_owned())];
+        assert!(missing(&done, &impossible, true).is_empty());
+        done.struck.remove(&Kind::PowerOff);
+        assert!(missing(&done, &impossible, false).is_empty());
+        assert_eq!(missing(&done, &impossible, true), [Kind::PowerOff.name()]);
     }
 }

@@ -1,22 +1,21 @@
 //! A whole run, from the first process to the verdicts.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_history::checks::{self, Verdict};
-use anabranch_history::evidence::{Evidence, Recovery};
+use anabranch_history::evidence::{Death, Evidence, Recovery};
 use anabranch_history::ledger::Ledger;
 use anabranch_workload::harvest::{self, Agreed, Nodes};
 use anabranch_workload::{Control, Plan, Sites, Workload};
 use anyhow::bail;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
-use crate::cluster::{Cluster, Lives, NODES, NodeAt, REGIONS};
-use crate::nemesis::{Fault, Shape, What, plan};
+use crate::cluster::{Blueprint, Cluster, Lives, NODES, REGIONS, Sight};
+use crate::nemesis::{Kind, Shape, plan};
 use crate::proxy::Traffic;
+use crate::torture::{Done, torture};
 
 /// Pause between two rounds of questions to all nodes.
 const OBSERVE_EVERY: Duration = Duration::from_millis(1_000);
@@ -26,18 +25,14 @@ const CHAINS_EVERY: u64 = 3;
 /// What a run is to be.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The server.
-    pub binary: PathBuf,
-    /// Where everything is kept.
-    pub folder: PathBuf,
-    /// Draws the faults and the workload.
-    pub seed: u64,
+    /// What the cluster is; its seed also draws the faults and the workload.
+    pub cluster: Blueprint,
     /// How long clients write while faults happen.
     pub lasts: Duration,
     /// Whether whole regions are killed, too.
     pub power: bool,
-    /// How much longer a packet takes between regions, one way.
-    pub delay: Duration,
+    /// Whether the data are to be kept in any case. They are if a law is broken.
+    pub keep: bool,
     /// Writers of each region.
     pub writers: u32,
     /// Longest pause of a writer between two appends.
@@ -54,9 +49,13 @@ pub struct Findings {
     /// What the checks say of it.
     pub verdicts: Vec<Verdict>,
     /// What was done to the cluster.
-    pub faults: Vec<Fault>,
+    pub done: Done,
+    /// Kinds of faults that there could not be, and why.
+    pub impossible: Vec<(Kind, String)>,
     /// Packets between regions.
-    pub traffic: Traffic,
+    pub packets: Traffic,
+    /// Bytes between nodes of a region.
+    pub bytes: Traffic,
     /// How long it took from the last healing until all nodes agreed.
     pub recovery: Duration,
 }
@@ -66,26 +65,43 @@ pub struct Findings {
 /// # Errors
 /// If the cluster cannot be started or read: then nothing is known of the laws.
 pub async fn run(settings: &Settings) -> anyhow::Result<Findings> {
-    let mut cluster = Cluster::start(&settings.folder, &settings.binary, settings.delay).await?;
-    wait_for_start(&mut cluster, settings.patience).await?;
+    let mut cluster = Cluster::start(&settings.cluster).await?;
+    let found = find_out(&mut cluster, settings).await.map_err(|error| {
+        // A node that is gone may be why.
+        match in_words(&cluster.deaths()) {
+            deaths if deaths.is_empty() => error,
+            deaths => error.context(deaths),
+        }
+    });
+    let broken = |found: &Findings| found.verdicts.iter().any(|verdict| !verdict.holds());
+    if settings.keep || found.as_ref().map_or(true, broken) {
+        // What was found counts, also if the data are lost.
+        let kept = cluster.keep_data().await;
+        kept.unwrap_or_else(|error| eprintln!("cannot keep the data: {error:#}"));
+    }
+    found
+}
+
+async fn find_out(cluster: &mut Cluster, settings: &Settings) -> anyhow::Result<Findings> {
+    wait_for_start(cluster, settings.patience).await?;
     let began = std::time::Instant::now();
     let ledger = Arc::new(Ledger::new(Arc::new(move || began.elapsed())));
     let sites: Arc<dyn Sites> = Arc::new(cluster.sites());
-    let clients = Plan::busy(settings.seed, settings.writers, settings.think);
+    let seed = settings.cluster.seed;
+    let clients = Plan::busy(seed, settings.writers, settings.think);
     let every: Vec<usize> = (0..REGIONS.len()).collect();
     let start = |home: &usize| Workload::start(&sites, &clients, &ledger, *home);
     let mut workloads: Vec<Workload> = every.iter().map(start).collect();
     let observer = observe(sites.clone(), ledger.clone(), cluster.lives());
 
-    let Settings { seed, lasts, power, .. } = *settings;
-    let faults = plan(seed, &Shape { regions: REGIONS.len(), nodes: NODES, lasts, power });
+    let Settings { lasts, patience: within, .. } = *settings;
+    let faults = plan(seed, &shape(cluster, settings));
     let controls: Vec<Control> = workloads.iter().map(Workload::control).collect();
-    let (tortured, ()) =
-        tokio::join!(torture(&mut cluster, &faults, lasts, &ledger), surge(&controls, lasts));
-    tortured?;
+    let tortured = torture(cluster, &faults, lasts, within, &ledger);
+    let (done, ()) = tokio::join!(tortured, surge(&controls, lasts));
+    let done = done?;
     cluster.heal().await?;
     let healed = ledger.now();
-    let within = settings.patience;
     let served = harvest::served(&*sites, &every, &ledger, healed, within).await;
     for workload in &mut workloads {
         workload.stop_writing().await;
@@ -100,6 +116,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Findings> {
         Ok(agreed) => (agreed, Vec::new()),
         Err(words) => (Agreed { events: 0, global: 0 }, words),
     };
+    let not_converged = done.problems.iter().cloned().chain(not_converged).collect();
     let mut evidence = Evidence::default();
     for control in &controls {
         let all = (0..REGIONS.len()).collect();
@@ -115,7 +132,20 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Findings> {
     evidence.deaths = cluster.deaths();
     evidence.history = ledger.history();
     let verdicts = checks::all(&evidence);
-    Ok(Findings { evidence, verdicts, faults, traffic: cluster.traffic(), recovery })
+    let impossible = cluster.no_disks().map(|why| (Kind::FullDisk, why.to_owned()));
+    let impossible = impossible.into_iter().collect();
+    let (packets, bytes) = cluster.traffic();
+    Ok(Findings { evidence, verdicts, done, impossible, packets, bytes, recovery })
+}
+
+/// What can be done to the cluster. Says so if that is less than it should be.
+fn shape(cluster: &Cluster, settings: &Settings) -> Shape {
+    if let Some(why) = cluster.no_disks() {
+        println!("no disk is filled: {why}");
+    }
+    let Settings { lasts, power, .. } = *settings;
+    let disks = cluster.no_disks().is_none();
+    Shape { regions: REGIONS.len(), nodes: NODES, lasts, power, disks }
 }
 
 /// Asks every node how it is, until the observer is dropped.
@@ -143,103 +173,32 @@ async fn surge(controls: &[Control], lasts: Duration) {
 /// Waits until every region has a leader and every node has heard of every region.
 async fn wait_for_start(cluster: &mut Cluster, within: Duration) -> anyhow::Result<()> {
     let deadline = Instant::now() + within;
+    let sight = cluster.network().sight.clone();
     loop {
-        let mut waiting = Vec::new();
-        for at in cluster.all() {
-            let ready = cluster.status(at).await.is_some_and(|status| status.leader != 0);
-            if !ready {
-                waiting.push(cluster.name(at).to_owned());
-            }
-        }
+        let waiting = without_leader(&sight).await;
         let deaths = cluster.deaths();
         if waiting.is_empty() && deaths.is_empty() {
             return Ok(());
         }
         if !deaths.is_empty() || Instant::now() >= deadline {
-            bail!(
-                "the cluster did not start; waiting for {waiting:?}; {}",
-                deaths
-                    .iter()
-                    .map(|death| format!("{}: {}", death.node, death.why))
-                    .collect::<Vec<_>>()
-                    .join("; ")
-            );
+            bail!("the cluster did not start; waiting for {waiting:?}");
         }
         sleep(Duration::from_millis(200)).await;
     }
 }
 
-/// Lets the faults happen, each at its time; at least until `lasts` has passed.
-async fn torture(
-    cluster: &mut Cluster,
-    faults: &[Fault],
-    lasts: Duration,
-    ledger: &Ledger,
-) -> anyhow::Result<()> {
-    let began = Instant::now();
-    let mut turns: Vec<(Duration, bool, usize)> = Vec::new();
-    for (nth, fault) in faults.iter().enumerate() {
-        turns.extend([(fault.at, false, nth), (fault.end(), true, nth)]);
-    }
-    turns.sort();
-    let mut struck: BTreeMap<usize, NodeAt> = BTreeMap::new();
-    for (at, ends, nth) in turns {
-        sleep_until(began + at).await;
-        let what = &faults[nth].what;
-        if ends {
-            end(cluster, what, struck.get(&nth).copied()).await?;
-        } else {
-            let victim = begin(cluster, what).await?;
-            struck.extend(victim.map(|victim| (nth, victim)));
-            let victim =
-                victim.map_or(String::new(), |victim| format!(" ({})", cluster.name(victim)));
-            println!(
-                "{:6.1?} s  {what}{victim}, {} appends acknowledged",
-                began.elapsed().as_secs_f32(),
-                ledger.acknowledged()
-            );
-        }
-    }
-    sleep_until(began + lasts).await;
-    Ok(())
+fn in_words(deaths: &[Death]) -> String {
+    let words = deaths.iter().map(|death| format!("{}: {}", death.node, death.why));
+    words.collect::<Vec<_>>().join("; ")
 }
 
-async fn begin(cluster: &mut Cluster, what: &What) -> anyhow::Result<Option<NodeAt>> {
-    match what {
-        What::Kill { region, victim } => {
-            let node = cluster.find(*region, *victim).await;
-            cluster.kill(node).await?;
-            Ok(Some(node))
-        }
-        What::Pause { region, victim } => {
-            let node = cluster.find(*region, *victim).await;
-            cluster.pause(node).await?;
-            Ok(Some(node))
-        }
-        What::PowerOff { region } => {
-            for node in 0..NODES {
-                cluster.kill((*region, node)).await?;
-            }
-            Ok(None)
-        }
-        What::Cut { links } => {
-            links.iter().for_each(|link| cluster.set_cut(*link, true));
-            Ok(None)
+/// Addresses of the nodes that know of no leader.
+async fn without_leader(sight: &Sight) -> Vec<String> {
+    let mut waiting = Vec::new();
+    for at in (0..REGIONS.len()).flat_map(|region| (0..NODES).map(move |node| (region, node))) {
+        if sight.status(at).await.is_none_or(|status| status.leader == 0) {
+            waiting.push(sight.url(at).to_owned());
         }
     }
-}
-
-async fn end(cluster: &mut Cluster, what: &What, struck: Option<NodeAt>) -> anyhow::Result<()> {
-    match (what, struck) {
-        (What::Kill { .. }, Some(node)) => cluster.restart(node)?,
-        (What::Pause { .. }, Some(node)) => cluster.resume(node).await?,
-        (What::PowerOff { region }, _) => {
-            for node in 0..NODES {
-                cluster.restart((*region, node))?;
-            }
-        }
-        (What::Cut { links }, _) => links.iter().for_each(|link| cluster.set_cut(*link, false)),
-        (What::Kill { .. } | What::Pause { .. }, None) => {}
-    }
-    Ok(())
+    waiting
 }

@@ -3,16 +3,19 @@
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use tokio::process::{Child, Command};
+use tokio::time::timeout;
 
 /// A process that is killed when it is dropped.
 #[derive(Debug)]
 pub(super) struct Process {
     binary: PathBuf,
     config: PathBuf,
+    clock: PathBuf,
     log: PathBuf,
     child: Option<Child>,
     /// How it ended without being killed.
@@ -20,11 +23,11 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn start(binary: &Path, config: &Path, log: &Path) -> anyhow::Result<Self> {
-        let (binary, config, log) = (binary.to_owned(), config.to_owned(), log.to_owned());
-        let mut process = Self { binary, config, log, child: None, ended: Vec::new() };
-        process.restart()?;
-        Ok(process)
+    /// A process that does not run yet. It is configured by the file `config`, its wall clock follows
+    /// the file `clock`, and what it says goes to the file `log`.
+    pub(super) fn new(binary: &Path, config: &Path, clock: &Path, log: &Path) -> Self {
+        let [binary, config, clock, log] = [binary, config, clock, log].map(Path::to_owned);
+        Self { binary, config, clock, log, child: None, ended: Vec::new() }
     }
 
     /// Starts it, unless it runs.
@@ -36,15 +39,13 @@ impl Process {
         let open = || OpenOptions::new().create(true).append(true).open(&self.log);
         let (out, err) = (open().context("open a log")?, open().context("open a log")?);
         let mut command = Command::new(&self.binary);
-        // The file alone says how a node is, not the environment that the harness was started in.
-        let inherited = std::env::vars_os().map(|(name, _)| name);
-        for name in inherited.filter(|name| name.to_string_lossy().starts_with("ANABRANCH_")) {
-            command.env_remove(name);
-        }
+        clean(&mut command);
         let child = command
             .arg("serve")
             .arg("--config")
             .arg(&self.config)
+            .arg("--test-clock-offset")
+            .arg(&self.clock)
             .env("RUST_BACKTRACE", "1")
             .stdin(Stdio::null())
             .stdout(out)
@@ -62,6 +63,15 @@ impl Process {
             child.kill().await.context("kill a node")?;
         }
         Ok(())
+    }
+
+    /// Waits until it ends by itself, as it should now, and says how; none if it has not `within` that
+    /// time.
+    pub(super) async fn end(&mut self, within: Duration) -> anyhow::Result<Option<ExitStatus>> {
+        let Some(child) = &mut self.child else { return Ok(None) };
+        let Ok(ended) = timeout(within, child.wait()).await else { return Ok(None) };
+        self.child = None;
+        ended.map(Some).context("wait for a node")
     }
 
     /// Sends a signal by name. A process that is not there needs none.
@@ -91,5 +101,13 @@ impl Process {
             self.ended.push(format!("ended by itself with {status}, see {}", self.log.display()));
             self.child = None;
         }
+    }
+}
+
+/// Files and flags alone say how a process is, not the environment that the harness was started in.
+pub(super) fn clean(command: &mut Command) {
+    let inherited = std::env::vars_os().map(|(name, _)| name);
+    for name in inherited.filter(|name| name.to_string_lossy().starts_with("ANABRANCH_")) {
+        command.env_remove(name);
     }
 }

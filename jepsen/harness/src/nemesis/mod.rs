@@ -1,30 +1,70 @@
 //! What is done to the cluster, and when: data, drawn from a seed before the run.
-//!
-//! Each region has a time line of its own on which one thing happens at a time, so never more than
-//! one of its nodes is down or paused; with `power` sometimes all of them, at once. The links have a
-//! time line of theirs.
+
+mod plan;
 
 use std::fmt;
 use std::time::Duration;
 
-use rand::rngs::SmallRng;
-use rand::seq::IndexedRandom;
-use rand::{Rng, SeedableRng};
+pub use plan::{Shape, plan};
 
-/// Faults begin after this: the cluster forms and the first appends pass.
-const CALM_BEFORE: Duration = Duration::from_secs(3);
+/// A kind of fault: what reports count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)] // Their names in words are below.
+pub enum Kind {
+    Kill,
+    Pause,
+    PowerOff,
+    Wipe,
+    FullDisk,
+    NodeCut,
+    OneWayNodeCut,
+    NodeDelay,
+    RegionCut,
+    OneWayRegionCut,
+    RegionDelay,
+    ClockJump,
+    ClockStep,
+    ClockSkew,
+}
 
-/// What the cluster is made of, and for how long it is tortured.
-#[derive(Debug, Clone, Copy)]
-pub struct Shape {
-    /// Number of regions; at least two.
-    pub regions: usize,
-    /// Nodes of each region; at least three.
-    pub nodes: usize,
-    /// How long the plan lasts.
-    pub lasts: Duration,
-    /// Whether whole regions are killed, too.
-    pub power: bool,
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::Kill,
+        Self::Pause,
+        Self::PowerOff,
+        Self::Wipe,
+        Self::FullDisk,
+        Self::NodeCut,
+        Self::OneWayNodeCut,
+        Self::NodeDelay,
+        Self::RegionCut,
+        Self::OneWayRegionCut,
+        Self::RegionDelay,
+        Self::ClockJump,
+        Self::ClockStep,
+        Self::ClockSkew,
+    ];
+
+    /// In words, as reports count it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "nodes killed with SIGKILL",
+            Self::Pause => "nodes paused with SIGSTOP",
+            Self::PowerOff => "whole regions killed",
+            Self::Wipe => "data folders wiped, nodes replaced",
+            Self::FullDisk => "disks filled",
+            Self::NodeCut => "nodes cut off in their region",
+            Self::OneWayNodeCut => "nodes cut off in their region, one way",
+            Self::NodeDelay => "delays between nodes of a region",
+            Self::RegionCut => "regions cut apart",
+            Self::OneWayRegionCut => "regions cut apart, one way",
+            Self::RegionDelay => "delays between regions",
+            Self::ClockJump => "clocks that jumped by an hour",
+            Self::ClockStep => "clocks that jumped by up to 2 s",
+            Self::ClockSkew => "clocks of a whole region skewed",
+        }
+    }
 }
 
 /// Which node of a region.
@@ -34,6 +74,29 @@ pub enum Victim {
     Leader,
     /// This one.
     Node(usize),
+}
+
+/// Which packets of a node are lost in its region.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// Those to it and those from it.
+    Both,
+    /// Those to it: it is deaf.
+    To,
+    /// Those from it: it is mute.
+    From,
+}
+
+/// How a disk is filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Filling {
+    /// Bytes that are left at first.
+    pub left: u64,
+    /// Whether these are taken soon after, and what the node gives back meanwhile, too: its reserve,
+    /// first of all.
+    pub greedy: bool,
+    /// Whether the node is killed in the middle of it, and has to start on the full disk.
+    pub restart: bool,
 }
 
 /// What is done.
@@ -58,17 +121,129 @@ pub enum What {
         /// The region.
         region: usize,
     },
+    /// A node is killed and its data folder deleted. At the end a new node, under an id that was
+    /// never used, takes its place in the region.
+    Wipe {
+        /// Its region.
+        region: usize,
+        /// Which node of it.
+        victim: Victim,
+        /// Whether it comes back under its old id first, as if nothing had happened: it has to notice,
+        /// and stop.
+        returns: bool,
+    },
+    /// A node's disk is full until the end.
+    FullDisk {
+        /// Its region.
+        region: usize,
+        /// Which node of it; the next one whose disk can be filled, if its cannot.
+        victim: Victim,
+        /// How.
+        filling: Filling,
+    },
+    /// Nothing passes between a node and some others of its region until the end.
+    NodeCut {
+        /// The region.
+        region: usize,
+        /// Which node of it.
+        victim: Victim,
+        /// From how many of the others, counted on from it.
+        others: usize,
+        /// Which packets are lost.
+        loss: Loss,
+    },
+    /// Packets between the nodes of a region take longer until the end.
+    NodeDelay {
+        /// The region.
+        region: usize,
+        /// One way.
+        by: Duration,
+    },
     /// Sessions from the first to the second region of each pair hear nothing until the end.
     Cut {
         /// Directed: who opens the session, and to whom.
         links: Vec<(usize, usize)>,
     },
+    /// Packets between two regions take longer until the end.
+    Delay {
+        /// The regions.
+        between: (usize, usize),
+        /// One way.
+        by: Duration,
+    },
+    /// A node's wall clock jumps, and is set right at the end.
+    Jump {
+        /// Its region.
+        region: usize,
+        /// Which node of it.
+        victim: Victim,
+        /// How far, in milliseconds.
+        by_ms: i64,
+    },
+    /// The wall clocks of all nodes of a region jump, and are set right at the end.
+    Skew {
+        /// The region.
+        region: usize,
+        /// How far, in milliseconds.
+        by_ms: i64,
+    },
+}
+
+/// Faults of one line happen one after the other, those of different lines at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Line {
+    /// The nodes of a region.
+    Region(usize),
+    /// The links between regions.
+    Links,
+    /// The clocks of all nodes.
+    Clocks,
+}
+
+/// From here on a clock counts as one that jumped by an hour.
+const HOUR_MS: u64 = 3_600_000;
+
+impl What {
+    /// What it counts as.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Kill { .. } => Kind::Kill,
+            Self::Pause { .. } => Kind::Pause,
+            Self::PowerOff { .. } => Kind::PowerOff,
+            Self::Wipe { .. } => Kind::Wipe,
+            Self::FullDisk { .. } => Kind::FullDisk,
+            Self::NodeCut { loss: Loss::Both, .. } => Kind::NodeCut,
+            Self::NodeCut { .. } => Kind::OneWayNodeCut,
+            Self::NodeDelay { .. } => Kind::NodeDelay,
+            Self::Cut { links } if links.len() == 1 => Kind::OneWayRegionCut,
+            Self::Cut { .. } => Kind::RegionCut,
+            Self::Delay { .. } => Kind::RegionDelay,
+            Self::Jump { by_ms, .. } if by_ms.unsigned_abs() >= HOUR_MS => Kind::ClockJump,
+            Self::Jump { .. } => Kind::ClockStep,
+            Self::Skew { .. } => Kind::ClockSkew,
+        }
+    }
+    /// Where it happens.
+    pub fn line(&self) -> Line {
+        match self {
+            Self::Kill { region, .. }
+            | Self::Pause { region, .. }
+            | Self::PowerOff { region }
+            | Self::Wipe { region, .. }
+            | Self::FullDisk { region, .. }
+            | Self::NodeCut { region, .. }
+            | Self::NodeDelay { region, .. } => Line::Region(*region),
+            Self::Cut { .. } | Self::Delay { .. } => Line::Links,
+            Self::Jump { .. } | Self::Skew { .. } => Line::Clocks,
+        }
+    }
 }
 
 /// Something that is done for a while.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// When it begins, since the beginning of the plan.
+    /// When it begins, since the beginning of the plan; later if its line is not done with the one
+    /// before.
     pub at: Duration,
     /// How long it lasts.
     pub lasts: Duration,
@@ -98,172 +273,46 @@ impl fmt::Display for Victim {
     }
 }
 
+impl fmt::Display for Filling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let greedy = if self.greedy { ", later these and what becomes free" } else { "" };
+        let restart = if self.restart { ", restarted meanwhile" } else { "" };
+        write!(f, "but for {} bytes{greedy}{restart}", self.left)
+    }
+}
+
 impl fmt::Display for What {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kill { region, victim } => write!(f, "kill {victim} of region {region}"),
             Self::Pause { region, victim } => write!(f, "pause {victim} of region {region}"),
             Self::PowerOff { region } => write!(f, "kill all of region {region}"),
+            Self::Wipe { region, victim, returns } => {
+                let returns = if *returns { ", and it comes back" } else { "" };
+                write!(f, "wipe {victim} of region {region}{returns}")
+            }
+            Self::FullDisk { region, victim, filling } => {
+                write!(f, "fill the disk of {victim} of region {region} {filling}")
+            }
+            Self::NodeCut { region, victim, others, loss } => {
+                let off = format!("cut {victim} of region {region} off from {others} others");
+                match loss {
+                    Loss::Both => f.write_str(&off),
+                    Loss::To => write!(f, "{off}, in what they send"),
+                    Loss::From => write!(f, "{off}, in what it sends"),
+                }
+            }
+            Self::NodeDelay { region, by } => write!(f, "delay within region {region} by {by:.0?}"),
             Self::Cut { links } => write!(f, "cut {links:?}"),
-        }
-    }
-}
-
-/// The faults of a seed, by the time they begin. All are over before the plan's end.
-pub fn plan(seed: u64, shape: &Shape) -> Vec<Fault> {
-    // A stream of randomness each: a change to one time line leaves the others as they are.
-    let rng =
-        |line: u64| SmallRng::seed_from_u64(seed ^ (line + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    let mut faults = links(&mut rng(1_000), shape);
-    for region in 0..shape.regions {
-        faults.extend(nodes(&mut rng(region as u64), shape, region));
-    }
-    if shape.power {
-        power(&mut rng(2_000), shape, &mut faults);
-    }
-    faults.sort_by_key(|fault| fault.at);
-    faults
-}
-
-fn millis(rng: &mut SmallRng, from: u64, to: u64) -> Duration {
-    Duration::from_millis(rng.random_range(from..to))
-}
-
-/// Fills a time line: a pause, a fault, a pause, and so on.
-fn line(
-    rng: &mut SmallRng,
-    shape: &Shape,
-    gap: (u64, u64),
-    draw: impl Fn(&mut SmallRng) -> (What, Duration),
-) -> Vec<Fault> {
-    let mut faults = Vec::new();
-    let mut at = CALM_BEFORE + millis(rng, 0, gap.1);
-    loop {
-        let (what, lasts) = draw(rng);
-        let fault = Fault { at, lasts, what };
-        at = fault.end() + millis(rng, gap.0, gap.1);
-        if fault.end() >= shape.lasts {
-            return faults;
-        }
-        faults.push(fault);
-    }
-}
-
-fn nodes(rng: &mut SmallRng, shape: &Shape, region: usize) -> Vec<Fault> {
-    line(rng, shape, (1_000, 6_000), |rng| {
-        let leader = rng.random_bool(0.5);
-        let node = rng.random_range(0..shape.nodes);
-        let victim = if leader { Victim::Leader } else { Victim::Node(node) };
-        match rng.random_bool(0.65) {
-            true => (What::Kill { region, victim }, millis(rng, 200, 5_000)),
-            false => (What::Pause { region, victim }, millis(rng, 300, 6_000)),
-        }
-    })
-}
-
-fn links(rng: &mut SmallRng, shape: &Shape) -> Vec<Fault> {
-    let all: Vec<usize> = (0..shape.regions).collect();
-    line(rng, shape, (2_000, 8_000), |rng| {
-        let pair: Vec<usize> = all.choose_multiple(rng, 2).copied().collect();
-        let (one, other) = (pair[0], pair[1]);
-        let links = match rng.random_range(0..4) {
-            0 => vec![(one, other)],
-            1 => all.iter().filter(|r| **r != one).flat_map(|r| [(one, *r), (*r, one)]).collect(),
-            _ => vec![(one, other), (other, one)],
-        };
-        (What::Cut { links }, millis(rng, 500, 9_000))
-    })
-}
-
-/// Replaces what happens in one region meanwhile, so that nobody starts its nodes too early.
-fn power(rng: &mut SmallRng, shape: &Shape, faults: &mut Vec<Fault>) {
-    let mut at = CALM_BEFORE + millis(rng, 0, 4_000);
-    loop {
-        let region = rng.random_range(0..shape.regions);
-        let fault = Fault { at, lasts: millis(rng, 500, 4_000), what: What::PowerOff { region } };
-        at = fault.end() + millis(rng, 6_000, 15_000);
-        if fault.end() >= shape.lasts {
-            return;
-        }
-        let elsewhere = |other: &Fault| other.end() < fault.at || fault.end() < other.at;
-        faults.retain(|other| other.what.region() != Some(region) || elsewhere(other));
-        faults.push(fault);
-    }
-}
-
-impl What {
-    /// The region whose nodes it strikes.
-    pub fn region(&self) -> Option<usize> {
-        match self {
-            Self::Kill { region, .. } | Self::Pause { region, .. } | Self::PowerOff { region } => {
-                Some(*region)
+            Self::Delay { between: (one, other), by } => {
+                write!(f, "delay between regions {one} and {other} by {by:.0?}")
             }
-            Self::Cut { .. } => None,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn shape(power: bool) -> Shape {
-        Shape { regions: 3, nodes: 3, lasts: Duration::from_secs(60), power }
-    }
-
-    #[test]
-    fn a_seed_always_gives_the_same_plan_and_another_seed_another() {
-        assert_eq!(plan(7, &shape(true)), plan(7, &shape(true)));
-        assert_ne!(plan(7, &shape(true)), plan(8, &shape(true)));
-    }
-
-    #[test]
-    fn one_thing_happens_to_a_region_at_a_time_and_all_is_over_in_time() {
-        for seed in 0..200 {
-            let faults = plan(seed, &shape(seed % 2 == 0));
-            for region in 0..3 {
-                let mut of_region: Vec<_> =
-                    faults.iter().filter(|fault| fault.what.region() == Some(region)).collect();
-                of_region.sort_by_key(|fault| fault.at);
-                for pair in of_region.windows(2) {
-                    assert!(
-                        pair[0].end() < pair[1].at,
-                        "seed {seed}: {} then {}",
-                        pair[0],
-                        pair[1]
-                    );
-                }
+            Self::Jump { region, victim, by_ms } => {
+                write!(f, "set the clock of {victim} of region {region} off by {by_ms} ms")
             }
-            let last = faults.iter().map(Fault::end).max().expect("a minute is not calm");
-            assert!(last < Duration::from_secs(60), "seed {seed}");
-        }
-    }
-
-    #[test]
-    fn cuts_never_overlap_so_healing_one_heals_no_other() {
-        for seed in 0..200 {
-            let mut end = Duration::ZERO;
-            for fault in plan(seed, &shape(true)) {
-                if let What::Cut { .. } = fault.what {
-                    assert!(end < fault.at, "seed {seed}: {fault}");
-                    end = fault.end();
-                }
+            Self::Skew { region, by_ms } => {
+                write!(f, "set all clocks of region {region} off by {by_ms} ms")
             }
         }
-    }
-
-    #[test]
-    fn a_minute_holds_every_kind_of_fault() {
-        let faults: Vec<Fault> = (0..5).flat_map(|seed| plan(seed, &shape(true))).collect();
-        let any = |kind: &dyn Fn(&What) -> bool| faults.iter().any(|fault| kind(&fault.what));
-        assert!(any(&|what| matches!(what, What::Kill { victim: Victim::Leader, .. })));
-        assert!(any(&|what| matches!(what, What::Kill { victim: Victim::Node(_), .. })));
-        assert!(any(&|what| matches!(what, What::Pause { .. })));
-        assert!(any(&|what| matches!(what, What::PowerOff { .. })));
-        for count in [1, 2, 4] {
-            assert!(any(&|what| matches!(what, What::Cut { links } if links.len() == count)));
-        }
-        let calm = plan(1, &shape(false));
-        assert!(!calm.iter().any(|fault| matches!(fault.what, What::PowerOff { .. })));
     }
 }
