@@ -41,9 +41,9 @@ tidy base="main":
 demo *args:
     cargo run --release -- demo {{args}}
 
-# Kills real processes for a while and checks what was promised.
-harness seconds="60" seed="1":
-    cargo run --release -p anabranch-harness -- --seconds {{seconds}} --seed {{seed}}
+# Tortures real processes and checks what was promised: `just harness --minutes 5 --seed 1`.
+harness *args:
+    cargo run --release -p anabranch-harness -- {{args}}
 
 # Simulates whole clusters under faults: `just sim --seed 7`, `just sim --seeds 1..200`.
 sim *args:
