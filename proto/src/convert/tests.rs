@@ -114,3 +114,21 @@ fn a_field_that_is_wrong_is_an_invalid_argument() {
     };
     assert_eq!((invalid.field.as_str(), invalid.problem.as_str()), ("dot.origin", "is missing"));
 }
+
+#[tokio::test]
+async fn the_innermost_cause_is_said_and_what_never_left_is_known() {
+    let vacant = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", vacant.local_addr().unwrap());
+    drop(vacant);
+    let channel = tonic::transport::Endpoint::from_shared(address).unwrap().connect_lazy();
+    let mut events = v1::events_client::EventsClient::new(channel);
+    let refused = events.append(v1::AppendRequest::default()).await.unwrap_err();
+    assert!(never_sent(&refused), "{refused:?}");
+    assert_eq!(cause(&refused), "Connection refused (os error 111)");
+
+    let of_server = Status::unavailable("stopping");
+    assert!(!never_sent(&of_server));
+    assert!(!never_sent(&Status::cancelled("operation was canceled")), "the server may say so too");
+    assert_eq!(cause(&of_server), "stopping");
+    assert_eq!(cause(&Status::new(Code::Internal, "")), Code::Internal.description());
+}
