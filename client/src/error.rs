@@ -49,7 +49,8 @@ pub enum AppendError {
         /// The highest epoch seen.
         epoch: u32,
     },
-    /// The producer sequence is older than what the server remembers.
+    /// The producer sequence is older than what the server remembers: it was written long ago, or
+    /// never, and nobody can tell. A retry gets the same answer.
     #[error("the producer sequence is forgotten, the oldest remembered is {oldest}")]
     Forgotten {
         /// The oldest sequence remembered.
@@ -127,11 +128,11 @@ pub enum Doubt {
 impl AppendError {
     /// True if it is certain that nothing was written.
     pub fn is_refused(&self) -> bool {
-        !matches!(self, Self::RegionsShort { .. } | Self::Unknown { .. })
+        !matches!(self, Self::RegionsShort { .. } | Self::Unknown { .. } | Self::Forgotten { .. })
     }
     /// True if it may have been written.
     pub fn is_unknown(&self) -> bool {
-        matches!(self, Self::Unknown { .. })
+        matches!(self, Self::Unknown { .. } | Self::Forgotten { .. })
     }
     /// True if the same append may succeed later, unchanged.
     ///

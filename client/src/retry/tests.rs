@@ -182,7 +182,7 @@ fn errors_say_whether_it_was_written_and_whether_to_come_back() {
         (AppendError::Conflict { conflicts: vec![] }, true, false, false),
         (invalid, true, false, false),
         (AppendError::Fenced { epoch: 2 }, true, false, false),
-        (AppendError::Forgotten { oldest: 9 }, true, false, false),
+        (AppendError::Forgotten { oldest: 9 }, false, true, false),
         (refused, true, false, false),
         (busy, true, false, true),
         (nobody, true, false, true),
