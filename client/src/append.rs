@@ -157,9 +157,11 @@ impl Append {
     }
     /// Waits until `regions` hold it durably, for at most `within` after it is durable here.
     ///
-    /// If they do not in time: [`AppendError::RegionsShort`], and it stays written.
+    /// If they do not in time: [`AppendError::RegionsShort`], and it stays written. One region is its
+    /// own, and nothing is waited for.
     pub fn acknowledge(mut self, regions: Regions, within: Duration) -> Self {
-        (self.regions, self.within) = (regions, within);
+        self.regions = regions;
+        self.within = if regions > Regions(1) { within } else { Duration::ZERO };
         self
     }
     /// How long to try, besides waiting for other regions.
@@ -345,7 +347,7 @@ impl Sending {
     async fn attempt(&mut self, node: &Node) -> Result<Appended, Failure> {
         let left = self.deadline.duration_since(Instant::now());
         let limit = left.min(self.client.options().attempt_timeout + self.within);
-        self.message.regions_deadline_ms = self.within.min(left).as_millis() as u32;
+        self.message.regions_deadline_ms = self.regions_deadline_ms(left);
         let mut request = Request::new(self.message.clone());
         // For the server. A little longer than ours, which must come first: it also changes the
         // connection, because a node that does not answer may be one that cannot be reached.
@@ -373,6 +375,14 @@ impl Sending {
         }
         Appended::from_wire(response, self.ticket.clone())
             .map_err(|error| Failure::NoAnswer(Status::internal(error.to_string())))
+    }
+
+    /// How long the node is to wait for other regions. To it, 0 is "as long as the call may take".
+    fn regions_deadline_ms(&self, left: Duration) -> u32 {
+        match self.message.regions {
+            0 | 1 => 0,
+            _ => u32::try_from(self.within.min(left).as_millis()).unwrap_or(u32::MAX).max(1),
+        }
     }
 
     fn learn(&self, metadata: &tonic::metadata::MetadataMap) {

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::future::IntoFuture;
 use std::time::Duration;
 
 use anabranch_client::{AppendError, Client, Doubt, Expect, Regions, event};
@@ -165,4 +166,25 @@ async fn durable_in_too_few_regions_is_neither_refused_nor_unknown() {
     assert_eq!(appended.first, support::dot("us", 7));
     assert_eq!(client.session().token(), token(&[("us", 7)]));
     assert_eq!(node.appended()[0].regions, 2);
+}
+
+#[tokio::test]
+async fn other_regions_are_waited_for_as_long_as_was_asked_and_only_if_there_are_any() {
+    let node = Node::start().await;
+    let client = client(&[&node]);
+    const FAR: Duration = Duration::from_secs(60);
+    let append = |regions, within| {
+        client.append("cart-1", event("Happened")).acknowledge(Regions(regions), within)
+    };
+    append(2, Duration::ZERO).await.unwrap();
+    append(2, Duration::from_millis(700)).await.unwrap();
+    append(1, FAR).await.unwrap();
+    let asked: Vec<_> =
+        node.appended().iter().map(|a| (a.regions, a.regions_deadline_ms)).collect();
+    assert_eq!(asked, [(2, 1), (2, 700), (1, 0)], "0 would be as long as the call may take");
+
+    node.on_append(Answer::Hang);
+    let own = append(1, FAR).timeout(SHORT).into_future();
+    let own = tokio::time::timeout(FAR / 2, own).await.expect("nobody else is waited for");
+    assert!(own.unwrap_err().is_unknown());
 }
