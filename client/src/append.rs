@@ -206,7 +206,7 @@ impl Append {
             None => self.client.line(self.regions),
         };
         let full = |_| AppendError::Overloaded {
-            what: "this producer's window of appends in flight".into(),
+            what: "too many appends of this producer in flight".into(),
             retry_after: Duration::ZERO,
         };
         timeout_at(deadline, line.take()).await.map(Some).map_err(full)

@@ -38,6 +38,14 @@ pub enum BuildError {
         /// The region.
         region: String,
     },
+    /// An address says https, and nothing says whom to trust.
+    #[error("address {address} of region {region} is https, and no authority to trust is given")]
+    NoAuthority {
+        /// The region.
+        region: String,
+        /// The address.
+        address: String,
+    },
     /// An address that is not one, or TLS settings that cannot be used.
     #[error("address {address} of region {region} cannot be used")]
     Address {
@@ -214,6 +222,10 @@ fn region(given: Given, dialer: &Dialer, first: usize) -> Result<Region, BuildEr
     if given.addresses.is_empty() {
         return Err(BuildError::NoAddress { region: name });
     }
+    let no_tls = |address: &&String| dialer.tls.is_none() && address.starts_with("https://");
+    if let Some(address) = given.addresses.iter().find(no_tls).cloned() {
+        return Err(BuildError::NoAuthority { region: name, address });
+    }
     let node = |address: String| match Node::new(&address, dialer) {
         Ok(node) => Ok(node.into()),
         Err(source) => Err(BuildError::Address { region: name.clone(), address, source }),
@@ -237,6 +249,10 @@ mod tests {
         assert!(matches!(build(twice), BuildError::SameName { .. }));
         let odd = Builder::new().region("eu", ["http://exa mple"]);
         assert!(matches!(build(odd), BuildError::Address { .. }));
+        let untrusting = Builder::new().region("eu", ["a:1", "https://b:1"]);
+        assert!(
+            matches!(build(untrusting), BuildError::NoAuthority { address, .. } if address == "https://b:1")
+        );
         assert!(Builder::new().region("eu", ["127.0.0.1:7101"]).build().is_ok());
     }
 }

@@ -14,6 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tonic::codegen::Service;
 
+use crate::plain::Plain;
+
 /// A connection, whatever carries it.
 pub(crate) trait Connection: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Connection for T {}
@@ -40,7 +42,10 @@ impl Connector {
             let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
             let stream = TcpStream::connect((host, port)).await?;
             stream.set_nodelay(true)?;
-            Ok(stream)
+            Ok(match https {
+                true => Box::new(stream) as Box<dyn Connection>,
+                false => Box::new(Plain::new(stream)),
+            })
         })
     }
 
@@ -80,7 +85,8 @@ impl Service<Uri> for Connector {
         let (dialing, patience) = ((self.dial)(uri), self.patience);
         Box::pin(async move {
             let connection = tokio::time::timeout(patience, dialing).await;
-            Ok(TokioIo::new(connection.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?))
+            let late = || io::Error::new(io::ErrorKind::TimedOut, "it took no connection in time");
+            Ok(TokioIo::new(connection.unwrap_or_else(|_| Err(late()))?))
         })
     }
 }

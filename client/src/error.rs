@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anabranch_core::{Context, DecodeError};
-use anabranch_proto::convert::{ConvertError, Expected};
+use anabranch_proto::convert::{ConvertError, Expected, cause, never_sent};
 use tonic::{Code, Status};
 
 use crate::append::{Appended, Ticket};
@@ -57,9 +57,9 @@ pub enum AppendError {
         oldest: u64,
     },
     /// The region was too busy until the deadline.
-    #[error("{what} is overloaded, retry after {retry_after:?}")]
+    #[error("{what}")]
     Overloaded {
-        /// What is short.
+        /// What there is too much of, or too little, in the server's words.
         what: String,
         /// How long the server asks to wait.
         retry_after: Duration,
@@ -107,7 +107,7 @@ pub enum AppendError {
 #[derive(Debug, thiserror::Error)]
 pub enum Doubt {
     /// Attempts went unanswered until the deadline.
-    #[error("{attempts} attempt(s), the last unanswered one: {last}")]
+    #[error("{attempts} attempt(s), the last unanswered one: {}", cause(last))]
     NoAnswer {
         /// Attempts made.
         attempts: u32,
@@ -161,13 +161,12 @@ pub enum ReadError {
         /// How long was tried.
         waited: Duration,
     },
-    /// No node could answer until the deadline.
-    #[error("no node answered in {waited:?}")]
+    /// No node could answer until the deadline, or none ever would.
+    #[error("no node answered in {waited:?}: {}", cause(last))]
     Unavailable {
         /// How long was tried.
         waited: Duration,
         /// What the last attempt met.
-        #[source]
         last: Box<Status>,
     },
     /// The server refused.
@@ -199,6 +198,10 @@ pub enum Malformed {
 }
 
 impl ReadError {
+    /// True if the last node that was tried took no connection: the address may be wrong.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unavailable { last, .. } if never_sent(last))
+    }
     /// True if the same call may succeed later, unchanged.
     pub fn retryable(&self) -> bool {
         matches!(self, Self::NotCaughtUp { .. } | Self::Unavailable { .. })

@@ -1,17 +1,18 @@
 //! What a failed attempt says: whether it was refused, by whom, and whether it may have been written.
 
-use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use anabranch_core::Context;
 use anabranch_core::planted::{self, Bug};
-use anabranch_proto::convert::{Expectation, Expected, refusal_of};
+use anabranch_proto::convert::{Expectation, Expected, never_sent, refusal_of, sources};
 use anabranch_proto::v1::refusal::producer_fault::Kind;
 use anabranch_proto::v1::refusal::{Conflict as WireConflict, Invalid, ProducerFault, Reason};
 use tonic::{Code, ConnectError, Status};
 
 use crate::append::{Appended, Ticket};
 use crate::error::{AppendError, Conflict, ReadError};
+use crate::plain::SPEAKS_TLS;
 
 /// What one attempt to append met, other than success.
 #[derive(Debug)]
@@ -24,6 +25,9 @@ pub(crate) enum Failure {
     NotLeader { leader: Option<String> },
     /// The attempt never left: no connection.
     NotSent(Status),
+    /// Nothing was written, and asking this node again gives the same: it and we are not set up for
+    /// each other.
+    Misfit(Status),
     /// It may have been written.
     NoAnswer(Status),
 }
@@ -39,20 +43,42 @@ pub(crate) enum ReadFailure {
     Later { status: Status, after: Duration },
     /// The attempt never left: no connection.
     NotSent(Status),
+    /// Asking this node again gives the same: it and we are not set up for each other.
+    Misfit(Status),
+    /// Asking this node again gives the same: what it holds of this is damaged.
+    Damaged(Status),
     /// The node went away.
     Broken(Status),
 }
 
-/// True if no connection was made, so that nothing can have been sent.
-fn never_sent(status: &Status) -> bool {
-    let mut source = status.source();
-    while let Some(error) = source {
-        if error.is::<ConnectError>() {
-            return true;
-        }
-        source = error.source();
-    }
-    false
+/// Alerts by which a node says that it does not like our certificate, or that it wants one. It says
+/// so before it reads anything else.
+const CERTIFICATE_ALERTS: [&str; 8] = [
+    "AccessDenied",
+    "BadCertificate",
+    "CertificateExpired",
+    "CertificateRequired",
+    "CertificateRevoked",
+    "CertificateUnknown",
+    "UnknownCA",
+    "UnsupportedCertificate",
+];
+
+/// True if the node and we do not speak the same, or do not trust each other: nothing was read by it,
+/// and a second attempt ends the same way.
+///
+/// TLS reports what it does not understand or believe as invalid data; so does our own look at the
+/// first bytes of a connection without TLS. Words that are not known here count as doubt.
+fn is_misfit(status: &Status) -> bool {
+    let connecting = sources(status).any(|error| error.is::<ConnectError>());
+    sources(status).filter_map(|error| error.downcast_ref::<io::Error>()).any(|error| {
+        let text = error.to_string();
+        let refused = text.strip_prefix("received fatal alert: ");
+        error.kind() == io::ErrorKind::InvalidData
+            && (connecting
+                || text == SPEAKS_TLS
+                || refused.is_some_and(|alert| CERTIFICATE_ALERTS.contains(&alert)))
+    })
 }
 
 /// Codes that the transport and proxies also make, also after the server has acted.
@@ -100,7 +126,8 @@ impl Failure {
             Reason::Producer(fault) => Self::Final(producer_fault(fault, &status)),
             Reason::Overload(overload) => {
                 let after = ms(overload.retry_after_ms);
-                let error = AppendError::Overloaded { what: overload.what, retry_after: after };
+                let what = status.message().to_owned();
+                let error = AppendError::Overloaded { what, retry_after: after };
                 Self::Later { error, after }
             }
             Reason::Unknown(_) => Self::NoAnswer(status),
@@ -127,7 +154,9 @@ impl Failure {
     }
 
     fn without_detail(status: Status) -> Self {
-        if never_sent(&status) {
+        if is_misfit(&status) {
+            Self::Misfit(status)
+        } else if never_sent(&status) {
             Self::NotSent(status)
         } else if from_transport(status.code()) && !planted::is(Bug::SilenceIsRefusal) {
             Self::NoAnswer(status)
@@ -152,6 +181,8 @@ impl ReadFailure {
                 Self::Later { status, after: ms(overload.retry_after_ms) }
             }
             Some(_) => Self::Broken(status),
+            None if is_misfit(&status) => Self::Misfit(status),
+            None if status.code() == Code::DataLoss => Self::Damaged(status),
             None if never_sent(&status) => Self::NotSent(status),
             // What the transport says of a message that is too large does not change by asking again.
             None if from_transport(status.code()) && status.code() != Code::OutOfRange => {
@@ -236,6 +267,9 @@ mod tests {
         assert!(
             matches!(with(Reason::Overload(busy)), Failure::Later { after: a, .. } if a == after)
         );
+        let forgotten = ProducerFault { kind: Kind::Forgotten as i32, epoch: 0, sequence: 7 };
+        let forgotten = with(Reason::Producer(forgotten));
+        assert!(matches!(forgotten, Failure::Final(AppendError::Forgotten { oldest: 7 })));
         let fenced = ProducerFault { kind: Kind::Fenced as i32, epoch: 3, sequence: 0 };
         let fenced = with(Reason::Producer(fenced));
         assert!(matches!(fenced, Failure::Final(AppendError::Fenced { epoch: 3 })));

@@ -40,6 +40,7 @@ mod event;
 mod failure;
 mod feed;
 mod nodes;
+mod plain;
 mod producer;
 mod progress;
 mod read;

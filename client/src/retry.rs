@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use anabranch_core::Context;
 use anabranch_core::planted::{self, Bug};
+use anabranch_proto::convert::cause;
 use tokio::time::Instant;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::append::Ticket;
 use crate::error::{AppendError, Doubt, ReadError};
@@ -81,19 +82,33 @@ struct Tour {
     nodes: usize,
     region_since: Instant,
     not_sent_in_row: usize,
+    /// Nodes in a row that would say the same if they were asked again.
+    hopeless_in_row: usize,
     backoff: Backoff,
 }
 
 impl Tour {
     fn new(now: Instant, nodes: usize, policy: Policy) -> Self {
         let (region_since, backoff) = (now, Backoff::default());
-        Self { policy, nodes, region_since, not_sent_in_row: 0, backoff }
+        let (not_sent_in_row, hopeless_in_row) = (0, 0);
+        Self { policy, nodes, region_since, not_sent_in_row, hopeless_in_row, backoff }
+    }
+
+    /// Counts failures in a row of the two kinds that say something about the whole region.
+    fn count(&mut self, not_sent: bool, hopeless: bool) {
+        self.not_sent_in_row = if not_sent { self.not_sent_in_row + 1 } else { 0 };
+        self.hopeless_in_row = if hopeless { self.hopeless_in_row + 1 } else { 0 };
+    }
+
+    /// Whether every node of the region has said what it would say again.
+    fn is_hopeless(&self) -> bool {
+        self.hopeless_in_row >= self.nodes
     }
 
     /// The next node, at once while there are nodes that were not asked; or the next region.
     fn next(&mut self, now: Instant, jitter: f64, in_doubt: bool) -> (Whom, Duration) {
         let allowed = self.policy.may_move && (!in_doubt || self.policy.move_in_doubt);
-        let unreachable = self.not_sent_in_row >= self.nodes;
+        let unreachable = self.not_sent_in_row >= self.nodes || self.is_hopeless();
         let failing = now.duration_since(self.region_since) >= self.policy.region_patience;
         if allowed && (unreachable || failing) {
             return (Whom::NextRegion, Duration::ZERO);
@@ -104,7 +119,8 @@ impl Tour {
     }
 
     fn entered(&mut self, now: Instant, nodes: usize) {
-        (self.nodes, self.region_since, self.not_sent_in_row) = (nodes, now, 0);
+        (self.nodes, self.region_since) = (nodes, now);
+        self.count(false, false);
         self.backoff = Backoff::default();
     }
 
@@ -159,8 +175,8 @@ impl AppendRetry {
         self.attempts += 1;
         let redirected = matches!(&failure, Failure::NotLeader { leader: Some(_) });
         self.redirects = if redirected { self.redirects + 1 } else { 0 };
-        self.tour.not_sent_in_row =
-            if matches!(failure, Failure::NotSent(_)) { self.tour.not_sent_in_row + 1 } else { 0 };
+        self.tour
+            .count(matches!(failure, Failure::NotSent(_)), matches!(failure, Failure::Misfit(_)));
         let in_doubt = self.unanswered.is_some();
         let (whom, after) = match failure {
             Failure::Final(error) => return Step::Stop(self.believe(now, error)),
@@ -179,8 +195,8 @@ impl AppendRetry {
                 self.last = Some(self.unavailable(now, last));
                 self.tour.next(now, jitter, in_doubt)
             }
-            Failure::NotSent(status) => {
-                self.last = Some(self.unavailable(now, status.message().to_owned()));
+            Failure::NotSent(status) | Failure::Misfit(status) => {
+                self.last = Some(self.unavailable(now, cause(&status)));
                 self.tour.next(now, jitter, in_doubt)
             }
             Failure::NoAnswer(status) => {
@@ -188,13 +204,14 @@ impl AppendRetry {
                 self.tour.next(now, jitter, true)
             }
         };
-        if self.tour.too_late(now, after) {
+        let hopeless = self.tour.is_hopeless() && whom != Whom::NextRegion;
+        if hopeless || self.tour.too_late(now, after) {
             return Step::Stop(self.give_up(now));
         }
         Step::Try { whom, after }
     }
 
-    /// The deadline has come while nothing was on its way.
+    /// The deadline has come, or no node would answer otherwise, while nothing was on its way.
     pub(crate) fn give_up(&mut self, now: Instant) -> AppendError {
         let waited = now.duration_since(self.started);
         if let Some(last) = self.unanswered.take() {
@@ -250,10 +267,10 @@ impl ReadRetry {
         jitter: f64,
         failure: ReadFailure,
     ) -> Step<ReadError> {
-        self.tour.not_sent_in_row = match failure {
-            ReadFailure::NotSent(_) => self.tour.not_sent_in_row + 1,
-            _ => 0,
-        };
+        self.tour.count(
+            matches!(failure, ReadFailure::NotSent(_)),
+            matches!(failure, ReadFailure::Misfit(_) | ReadFailure::Damaged(_)),
+        );
         let (status, (whom, after)) = match failure {
             ReadFailure::Final(error) => return Step::Stop(error),
             ReadFailure::NotCaughtUp { missing } => {
@@ -265,10 +282,14 @@ impl ReadRetry {
                 let backoff = self.tour.backoff.next(jitter);
                 (status, (Whom::Same, backoff.max(after.mul_f64(1.0 + jitter / 4.0))))
             }
-            ReadFailure::NotSent(status) | ReadFailure::Broken(status) => {
-                (status, self.tour.next(now, jitter, false))
-            }
+            ReadFailure::NotSent(status)
+            | ReadFailure::Misfit(status)
+            | ReadFailure::Damaged(status)
+            | ReadFailure::Broken(status) => (status, self.tour.next(now, jitter, false)),
         };
+        if self.tour.is_hopeless() && whom != Whom::NextRegion {
+            return Step::Stop(hopeless(now.duration_since(self.since), status));
+        }
         if self.tour.too_late(now, after) {
             return Step::Stop(self.give_up(now, status));
         }
@@ -281,6 +302,16 @@ impl ReadRetry {
             Some(missing) => ReadError::NotCaughtUp { missing, waited },
             None => ReadError::Unavailable { waited, last: Box::new(last) },
         }
+    }
+}
+
+/// Why every node of a region says the same, and will: they hold damage, or cannot be talked to.
+fn hopeless(waited: Duration, last: Status) -> ReadError {
+    match last.code() {
+        Code::DataLoss => {
+            ReadError::Refused { code: Code::DataLoss, message: last.message().to_owned() }
+        }
+        _ => ReadError::Unavailable { waited, last: Box::new(last) },
     }
 }
 

@@ -159,3 +159,23 @@ async fn connections_are_made_by_the_connector_that_was_given() {
         .unwrap();
     assert_eq!(client.read_all().collect().await.unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn a_damaged_node_is_left_for_another_and_is_an_answer_if_there_is_none() {
+    let damaged = || End::Broken(Status::data_loss("record 3 is damaged"));
+    let (bad, good) = (Node::start().await, Node::start().await);
+    bad.on_read(vec![batch(&[("us", 1)], &[("us", 1)])], damaged());
+    let error = client(&bad).read_all().collect().await.unwrap_err();
+    let ReadError::Refused { code: Code::DataLoss, message } = &error else { panic!("{error}") };
+    assert_eq!(message, "record 3 is damaged");
+
+    bad.on_read(vec![batch(&[("us", 1)], &[("us", 1)])], damaged());
+    for node in [&bad, &good] {
+        node.on_read(vec![batch(&[("us", 2)], &[("us", 2)])], End::Clean);
+    }
+    let both = [bad.address.clone(), good.address.clone()];
+    let both = Client::builder().region("us", both).seed(1).build().unwrap();
+    let events = both.read_all().collect().await.unwrap();
+    assert!(!events.is_empty());
+    assert_eq!(events.last().unwrap().dot, dot("us", 2));
+}

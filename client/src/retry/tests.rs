@@ -162,6 +162,41 @@ fn a_region_where_no_node_takes_a_connection_is_left_at_once() {
 }
 
 #[test]
+fn what_every_node_would_say_again_ends_the_tries_unless_something_is_in_doubt() {
+    let now = Instant::now();
+    let misfit = || Failure::Misfit(Status::unknown("no such tongue"));
+    let mut certain = retry(policy(now), now);
+    tried(certain.handle(now, 0.0, misfit()));
+    tried(certain.handle(now, 0.0, misfit()));
+    let error = stopped(certain.handle(now, 0.0, misfit()));
+    assert!(matches!(error, AppendError::Unavailable { .. }), "{error}");
+
+    let mut doubtful = retry(policy(now), now);
+    tried(doubtful.handle(now, 0.0, no_answer()));
+    tried(doubtful.handle(now, 0.0, misfit()));
+    tried(doubtful.handle(now, 0.0, misfit()));
+    assert!(stopped(doubtful.handle(now, 0.0, misfit())).is_unknown());
+
+    let mut another = retry(policy(now), now);
+    for _ in 0..2 {
+        tried(another.handle(now, 0.0, misfit()));
+    }
+    tried(another.handle(now, 0.0, not_sent()));
+    tried(another.handle(now, 0.0, misfit()));
+    let moving = Policy { may_move: true, ..policy(now) };
+    let mut moving = AppendRetry::new(now, 1, moving, ticket(), None);
+    assert_eq!(tried(moving.handle(now, 0.0, misfit())).0, Whom::NextRegion);
+
+    let damaged = || ReadFailure::Damaged(Status::data_loss("record 3"));
+    let mut reading = ReadRetry::new(now, 2, Policy { deadline: None, ..policy(now) });
+    assert!(matches!(reading.handle(now, 0.0, damaged()), Step::Try { whom: Whom::Next, .. }));
+    let step = reading.handle(now, 0.0, damaged());
+    let Step::Stop(ReadError::Refused { code: Code::DataLoss, .. }) = step else {
+        panic!("{step:?}");
+    };
+}
+
+#[test]
 fn errors_say_whether_it_was_written_and_whether_to_come_back() {
     let unknown = || AppendError::Unknown {
         ticket: ticket(),

@@ -17,6 +17,7 @@ use futures_util::stream::iter;
 use futures_util::{Stream, StreamExt};
 use parking_lot::Mutex;
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::{Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
 /// What a node does with the next append.
@@ -56,10 +57,17 @@ pub struct Node {
 impl Node {
     /// A node that accepts every append and has nothing to read until it is told otherwise.
     pub async fn start() -> Self {
+        Self::serve("http", Server::builder()).await
+    }
+    /// The same over TLS.
+    pub async fn start_tls(tls: ServerTlsConfig) -> Self {
+        Self::serve("https", Server::builder().tls_config(tls).unwrap()).await
+    }
+    async fn serve(scheme: &str, mut server: Server) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
+        let address = format!("{scheme}://{}", listener.local_addr().unwrap());
         let node = Self { address, script: Arc::default() };
-        let server = tonic::transport::Server::builder()
+        let server = server
             .add_service(EventsServer::new(node.clone()))
             .serve_with_incoming(TcpListenerStream::new(listener));
         tokio::spawn(server);
