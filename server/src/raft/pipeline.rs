@@ -108,10 +108,11 @@ impl<S: Stream<Item = AppendRequest> + Unpin> Sending<S> {
         let frame = peer.append_frame(&request);
         self.vote = Some(request.vote);
         let bytes = frame.body.len();
-        let sent = self.outgoing.as_ref().map(|outgoing| outgoing.try_send(frame));
+        let outgoing = self.outgoing.as_ref();
+        let is_sent = outgoing.is_some_and(|outgoing| outgoing.try_send(frame).is_ok());
         // The channel holds as much as may be in flight. If it is closed, the connection is gone,
         // and the replies say so next.
-        if !matches!(sent, Some(Ok(()))) {
+        if !is_sent {
             self.outgoing = None;
         }
         self.in_flight.push_back((bytes, Instant::now()));

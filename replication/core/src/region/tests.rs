@@ -1,6 +1,6 @@
 use super::producers::{RECEIPTS, WINDOW};
 use super::*;
-use crate::event::{Event, EventId, ProducerTag, Request};
+use crate::event::{Event, ProducerTag, Request};
 use crate::id::ShardId;
 use crate::sample::*;
 
