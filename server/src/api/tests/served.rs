@@ -1,0 +1,220 @@
+//! The services as callers meet them: over gRPC, at the nodes of a small region.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anabranch_core::event::ProducerTag;
+use anabranch_core::{NodeId, ProducerId, RegionName, ShardId};
+use anabranch_log::LogOptions;
+use anabranch_log::derived::MemoryCheckpoints;
+use anabranch_log::disk::MemoryDisk;
+use anabranch_proto::v1::cluster_client::ClusterClient;
+use anabranch_proto::v1::events_client::EventsClient;
+use anabranch_proto::v1::read_request::{All, Target};
+use anabranch_proto::v1::read_response::Frame;
+use anabranch_proto::v1::refusal::Reason;
+use anabranch_proto::v1::{self, expectation};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tonic::transport::Channel;
+use tonic::{Code, Request};
+
+use super::{append_of, event, expect, reason};
+use crate::api::{Api, ApiParts, ApiSettings, serve};
+use crate::env::{Net, OsSeeds, RealStorage, SystemClock, TokioNet};
+use crate::raft::{self, Identity, Node, RaftService, Timings};
+use crate::shard::{Shard, ShardConfig, ShardParts};
+
+/// How long a test waits for something that should happen soon, on a busy machine.
+const SOON: Duration = Duration::from_secs(30);
+
+/// Nodes of one region over loopback, with their API, without other regions.
+struct Cluster {
+    addresses: Vec<String>,
+    shards: Vec<Shard>,
+    _tasks: JoinSet<()>,
+}
+
+impl Cluster {
+    async fn start(nodes: u64) -> Self {
+        let mut tasks = JoinSet::new();
+        let mut members = BTreeMap::new();
+        let mut listeners = Vec::new();
+        for node in 1..=nodes {
+            let raft = TokioNet.listen("127.0.0.1:0").await.unwrap();
+            let api = TokioNet.listen("127.0.0.1:0").await.unwrap();
+            let raft_address = raft.local_addr().unwrap().to_string();
+            let api_address = api.local_addr().unwrap().to_string();
+            members.insert(node, Node { raft_address, api_address });
+            listeners.push((raft, api));
+        }
+        let mut shards = Vec::new();
+        for (node, (raft, api)) in (1..).zip(listeners) {
+            let region = RegionName::new("eu").unwrap();
+            let identity = Arc::new(Identity::new(region.clone(), NodeId(node)));
+            let (net, clock): (Arc<dyn Net>, _) =
+                (Arc::new(TokioNet), Arc::new(SystemClock::new()));
+            // No gossip: the sender is gone, the value stays.
+            let gossip = watch::channel(None).1;
+            let config = ShardConfig {
+                shard: ShardId(0),
+                dir: PathBuf::from("shard-0"),
+                members: vec![region],
+                timings: Timings::default(),
+                drift_max: Duration::from_secs(10),
+                log: LogOptions::new([7; 16]),
+            };
+            let parts = ShardParts {
+                identity: Arc::clone(&identity),
+                disk: Arc::new(MemoryDisk::new(node)),
+                checkpoints: Arc::new(MemoryCheckpoints::default()),
+                storage: Arc::new(RealStorage),
+                net: Arc::clone(&net),
+                tls: None,
+                clock: clock.clone(),
+                seeds: Arc::new(OsSeeds),
+                gossip: gossip.clone(),
+            };
+            let shard = Shard::open(config, parts).await.unwrap();
+            let service = RaftService::new(Arc::clone(&identity));
+            service.mount(shard.raft());
+            tasks.spawn(async move {
+                raft::serve(raft, service, None, std::future::pending()).await.unwrap();
+            });
+            let shards_here = BTreeMap::from([(ShardId(0), shard.clone())]);
+            let settings = ApiSettings::default();
+            let parts =
+                ApiParts { identity, shards: shards_here, gossip, net, clock, tls: None, settings };
+            let api_service = Api::new(parts);
+            tasks.spawn(async move {
+                serve(api, api_service, std::future::pending()).await.unwrap();
+            });
+            shards.push(shard);
+        }
+        let addresses = members.values().map(|node| node.api_address.clone()).collect();
+        shards[0].raft().initialize(members).await.unwrap();
+        let cluster = Self { addresses, shards, _tasks: tasks };
+        let born = |shard: &Shard| shard.state().region(|region| region.origin().is_some());
+        let until = Instant::now() + SOON;
+        while !cluster.shards.iter().all(born) {
+            assert!(Instant::now() < until, "the log is born");
+            sleep(Duration::from_millis(20)).await;
+        }
+        cluster
+    }
+
+    fn leads(&self, node: usize) -> bool {
+        self.shards[node].raft().leadership().borrow().mine
+    }
+    async fn channel(&self, node: usize) -> Channel {
+        let address = format!("http://{}", self.addresses[node]);
+        Channel::from_shared(address).unwrap().connect().await.unwrap()
+    }
+    async fn events(&self, node: usize) -> EventsClient<Channel> {
+        EventsClient::new(self.channel(node).await)
+    }
+}
+
+fn read_all() -> v1::ReadRequest {
+    v1::ReadRequest { target: Some(Target::All(All {})), ..Default::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_appended_over_grpc_is_read_back_and_retries_are_recognised() {
+    let cluster = Cluster::start(1).await;
+    let mut events = cluster.events(0).await;
+    let producer = ProducerTag { id: ProducerId([9; 16]), epoch: 1, sequence: 1 };
+    let with_payload =
+        |text: &'static str| v1::NewEvent { payload: text.as_bytes().into(), ..event("cart-1") };
+    let message = v1::AppendRequest {
+        producer: Some(producer.into()),
+        ..append_of(vec![with_payload("a"), event("order-1"), with_payload("b")])
+    };
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let mut request = Request::new(message.clone());
+    request.metadata_mut().insert("traceparent", trace.parse().unwrap());
+    let response = timeout(SOON, events.append(request)).await.unwrap().unwrap();
+    assert_eq!(response.metadata().get("anabranch-leader").unwrap(), &*cluster.addresses[0]);
+    let first = response.into_inner();
+    assert_eq!((first.events, first.position, first.repeated), (3, 0, false));
+    assert_eq!(first.leader, cluster.addresses[0]);
+    let revisions: Vec<_> = first.revisions.iter().map(|r| (&*r.stream, r.last_revision)).collect();
+    assert_eq!(revisions, [("cart-1", 1), ("order-1", 0)]);
+
+    let again = events.append(message).await.unwrap().into_inner();
+    assert!(again.repeated);
+    assert_eq!((&again.first, again.position), (&first.first, first.position));
+    let other =
+        v1::AppendRequest { producer: Some(producer.into()), ..append_of(vec![event("order-2")]) };
+    let refused = events.append(other).await.unwrap_err();
+    let Reason::Invalid(invalid) = reason(&refused) else { panic!("{refused:?}") };
+    assert_eq!(invalid.field, "producer.sequence", "{}", refused.message());
+
+    let request = v1::ReadRequest { session_token: first.session_token, ..read_all() };
+    let mut frames = events.read(request).await.unwrap().into_inner();
+    let Some(Frame::Batch(batch)) = frames.message().await.unwrap().unwrap().frame else {
+        panic!("events come first")
+    };
+    let payloads: Vec<_> = batch.events.iter().map(|e| (&*e.stream, &e.payload[..])).collect();
+    assert_eq!(payloads, [("cart-1", &b"a"[..]), ("order-1", b""), ("cart-1", b"b")]);
+    assert!(batch.events.iter().all(|event| event.metadata["traceparent"] == trace));
+
+    let stale = Some(expectation::Expected::Revision(0));
+    let conflicting = v1::AppendRequest {
+        expectations: vec![expect("cart-1", stale)],
+        ..append_of(vec![event("cart-1")])
+    };
+    let refused = events.append(conflicting).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    let Reason::Conflicts(conflicts) = reason(&refused) else { panic!("{refused:?}") };
+    assert_eq!(conflicts.conflicts[0].actual, Some(1));
+
+    let far = v1::AppendRequest { regions: 2, ..append_of(vec![event("cart-1")]) };
+    let refused = events.append(far).await.unwrap_err();
+    assert!(matches!(reason(&refused), Reason::Invalid(i) if (i.limit, i.actual) == (1, 2)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_passes_appends_on_once_and_a_subscriber_there_sees_them() {
+    let cluster = Cluster::start(2).await;
+    let follower = (0..2).find(|node| !cluster.leads(*node)).expect("one of two leads at most");
+    let leader = &cluster.addresses[1 - follower];
+    let mut events = cluster.events(follower).await;
+    let mut frames = {
+        let request = v1::ReadRequest { follow: true, heartbeat_ms: 200, ..read_all() };
+        events.read(request).await.unwrap().into_inner()
+    };
+    let response = timeout(SOON, events.append(append_of(vec![event("cart-1")]))).await;
+    let response = response.unwrap().unwrap();
+    assert_eq!(response.metadata().get("anabranch-leader").unwrap(), &**leader);
+    assert_eq!(response.get_ref().leader, *leader);
+    let seen = timeout(SOON, async {
+        loop {
+            let frame = frames.message().await.unwrap().unwrap();
+            if let Some(Frame::Batch(batch)) = frame.frame {
+                return batch.events;
+            }
+        }
+    });
+    assert_eq!(seen.await.unwrap()[0].dot, response.get_ref().first);
+
+    let mut passed_on = Request::new(append_of(vec![event("cart-1")]));
+    passed_on.metadata_mut().insert("anabranch-forwarded", "1".parse().unwrap());
+    let refused = events.append(passed_on).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    assert!(matches!(reason(&refused), Reason::NotLeader(known) if known.leader == *leader));
+
+    let mut cluster_client = ClusterClient::new(cluster.channel(follower).await);
+    let status = cluster_client.status(v1::StatusRequest { shard: 0 }).await.unwrap().into_inner();
+    assert_eq!((&*status.region, status.position, status.nodes.len()), ("eu", 1, 2));
+    assert_eq!(status.leader_address, *leader);
+    assert_eq!(status.regions[0].link, "own");
+    let print = v1::FingerprintRequest { shard: 0, buckets: (0..256).collect() };
+    let print = cluster_client.fingerprint(print).await.unwrap().into_inner();
+    assert_eq!((print.events, print.streams, print.buckets.len()), (1, 1, 256));
+    assert_eq!(print.named[0].stream, "cart-1");
+    assert_eq!(print.chains[0].seq, 1);
+}
