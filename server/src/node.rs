@@ -4,20 +4,18 @@
 //! folder, log and applied state, Raft, gossip, API. Draining goes the other way. Everything a node
 //! touches of the world comes in through [`Environment`].
 
+mod certificates;
 mod drain;
 mod error;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_core::{Incarnation, ShardId};
-use anabranch_gossip::{
-    Gossip, GossipConfig, ReadOn, TlsIdentity, Tuning, WallClock, region_server_name,
-};
+use anabranch_gossip::{Gossip, GossipConfig, ReadOn, Tuning, WallClock};
 use anabranch_log::LogOptions;
 use anabranch_log::derived::Opened;
 use parking_lot::Mutex;
@@ -27,6 +25,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+pub use certificates::Certificates;
 pub use error::StartError;
 
 use crate::api::{self, Api, ApiParts, ApiSettings, ApiTls};
@@ -119,6 +118,7 @@ impl Node {
         let folder = open_folder(&config, &environment).await?;
         let certificates = Certificates::read(&config)?;
         let gossip_world = open_gossip(&config, &environment).await?;
+        certificates.watch_their_end(&config)?;
         let (publish, gossip_known) = watch::channel(None);
         let identity = Arc::new(Identity::new(config.region.clone(), config.node));
         let known = gossip_known.clone();
@@ -266,30 +266,6 @@ async fn open_folder(
     let disk = environment.storage.disk(&path);
     let opened = blocking(move || DataFolder::open(&path, disk, &owner, &*seeds)).await;
     Ok(Arc::new(opened?))
-}
-
-/// What proves who this node is, to other regions and within its own.
-struct Certificates {
-    gossip: TlsIdentity,
-    raft: RaftTls,
-}
-
-impl Certificates {
-    fn read(config: &ValidConfig) -> Result<Self, StartError> {
-        let tls = &config.tls;
-        let gossip = TlsIdentity::from_files(&tls.ca, &tls.cert, &tls.key)?;
-        let read = |path: &Path| {
-            std::fs::read(path)
-                .map_err(|source| StartError::Certificate { path: path.to_owned(), source })
-        };
-        let raft = RaftTls {
-            ca: read(&tls.ca)?,
-            certificate: read(&tls.cert)?,
-            key: read(&tls.key)?,
-            server_name: region_server_name(&config.region),
-        };
-        Ok(Self { gossip, raft })
-    }
 }
 
 async fn parts(

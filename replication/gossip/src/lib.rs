@@ -25,7 +25,7 @@ pub use dev_ca::{DevCa, IssuedCert};
 pub use driver::links::{LinkState, LinkStatus};
 pub use driver::{Environment, Gossip, StartError};
 pub use shaped::{Cut, LinkRules, ShapedUdp};
-pub use tls::{TlsError, TlsIdentity, region_server_name};
+pub use tls::{TlsError, TlsIdentity, certified_region, region_server_name};
 pub use traits::{
     BoxFuture, ClockAnswer, ClockTrust, OfferError, Resolve, Sink, Source, SourceError,
     SystemResolver, WallClock,

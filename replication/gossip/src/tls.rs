@@ -6,16 +6,18 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anabranch_core::RegionName;
-use rustls::client::Resumption;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::version::TLS13;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{CertificateError, ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use webpki::EndEntityCert;
 
 /// Protocol of gossip within TLS, with its version.
@@ -71,6 +73,18 @@ pub enum TlsError {
         /// The region names found.
         names: Vec<String>,
     },
+    /// The node's own certificate is not valid at this time, by this machine's clock.
+    #[error("certificate is out of date: {problem}")]
+    OutOfDate {
+        /// What rustls says.
+        problem: String,
+    },
+    /// Others would not believe the node's own certificate.
+    #[error("certificate would not be believed by those who trust the same authorities: {problem}")]
+    Unbelieved {
+        /// What rustls says.
+        problem: String,
+    },
     /// A certificate could not be made.
     #[error("make a certificate")]
     Make(#[from] rcgen::Error),
@@ -118,6 +132,29 @@ impl TlsIdentity {
     /// [`TlsError::Regions`] unless it names exactly one; [`TlsError::Certificate`].
     pub fn region(&self) -> Result<RegionName, TlsError> {
         certified_region(&self.chain)
+    }
+
+    /// Looks at the node's own certificate as other nodes will, `ahead` from now: as that of a server,
+    /// and as that of a client.
+    ///
+    /// # Errors
+    /// [`TlsError::OutOfDate`], [`TlsError::Unbelieved`]; those of [`region`](Self::region).
+    pub fn check(&self, ahead: Duration) -> Result<(), TlsError> {
+        let name = region_server_name(&self.region()?);
+        let name = ServerName::try_from(name).map_err(|e| certificate_error("certificate", e))?;
+        let missing = || certificate_error("certificate", "the chain is empty");
+        let (own, others) = self.chain.split_first().ok_or_else(missing)?;
+        let timeless = || certificate_error("certificate", "nobody knows the time");
+        let now = self.time.current_time().ok_or_else(timeless)?;
+        let then = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs()) + ahead);
+        let (roots, provider) = (&self.roots, provider());
+        let server =
+            WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone()).build()?;
+        let client =
+            WebPkiClientVerifier::builder_with_provider(roots.clone(), provider).build()?;
+        let as_server = server.verify_server_cert(own, others, &name, &[], then).map(drop);
+        let as_client = || client.verify_client_cert(own, others, then).map(drop);
+        as_server.and_then(|()| as_client()).map_err(unbelieved)
     }
 
     /// TLS for those who connect to us: they must show a certificate of ours.
@@ -210,10 +247,43 @@ pub(crate) fn certificate_error(what: &str, problem: impl ToString) -> TlsError 
     TlsError::Certificate { what: what.to_owned(), problem: problem.to_string() }
 }
 
+fn unbelieved(error: rustls::Error) -> TlsError {
+    use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    let problem = error.to_string();
+    match error {
+        rustls::Error::InvalidCertificate(
+            Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. },
+        ) => TlsError::OutOfDate { problem },
+        _ => TlsError::Unbelieved { problem },
+    }
+}
+
 pub(crate) fn read(file: &Path) -> Result<String, TlsError> {
     std::fs::read_to_string(file).map_err(|source| TlsError::File {
         action: "read",
         file: file.to_owned(),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DevCa;
+
+    #[test]
+    fn a_certificate_is_judged_as_other_nodes_will_judge_it() {
+        let region = RegionName::new("eu").unwrap();
+        let (ca, other) = (DevCa::generate().unwrap(), DevCa::generate().unwrap());
+        let identity = ca.identity(&region, &[]).unwrap();
+        identity.check(Duration::ZERO).unwrap();
+        let century = Duration::from_secs(100 * 365 * 24 * 3600);
+        let late = identity.check(century).unwrap_err();
+        assert!(matches!(late, TlsError::OutOfDate { .. }), "{late}");
+
+        let issued = other.issue(&region, &[]).unwrap();
+        let foreign = TlsIdentity::from_pem(ca.cert_pem(), &issued.cert_pem, &issued.key_pem);
+        let foreign = foreign.unwrap().check(Duration::ZERO).unwrap_err();
+        assert!(matches!(foreign, TlsError::Unbelieved { .. }), "{foreign}");
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anabranch_server::config::{Config, Overrides};
 use anabranch_server::env::{OffsetClock, raise_open_files};
-use anabranch_server::node::{Environment, Node};
+use anabranch_server::node::{Certificates, Environment, Node};
 use anabranch_server::telemetry::log_to_stderr;
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,7 +21,7 @@ pub struct Args {
     /// Configuration file; docs/configuration.md lists its keys
     #[arg(long, short, env = "ANABRANCH_CONFIG", value_name = "FILE", default_value = "node.toml")]
     config: PathBuf,
-    /// Check the configuration, print what is in effect, and stop
+    /// Check the configuration and the files of `tls`, print what is in effect, and stop
     #[arg(long)]
     check: bool,
     /// For tests only: sets the wall clock off by the milliseconds in a file, which is read again and
@@ -33,6 +33,8 @@ pub struct Args {
     overrides: Overrides,
 }
 
+/// Where it says what to do about a node that does not start.
+const START: &str = "the node does not start (docs/runbooks/does-not-start.md)";
 /// Open files below which connections and segments of a busy node can use them up.
 const OPEN_FILES: u64 = 8192;
 
@@ -55,6 +57,7 @@ pub async fn run(args: Args) -> Result<Exit> {
     let effective = config.to_toml();
     let config = config.validate()?;
     if args.check {
+        Certificates::read(&config)?.check(&config)?;
         print!("{effective}");
         return Ok(Exit::Done);
     }
@@ -67,14 +70,14 @@ pub async fn run(args: Args) -> Result<Exit> {
         biased;
         _ = terminate.recv() => return Ok(Exit::Done),
         _ = interrupt.recv() => return Ok(Exit::Done),
-        node = Node::start(config, environment) => node?,
+        node = Node::start(config, environment) => node.context(START)?,
     };
     let exit = tokio::select! {
         biased;
         _ = terminate.recv() => Exit::Done,
         _ = interrupt.recv() => Exit::Done,
         reason = node.failed() => {
-            tracing::error!(reason, "the node cannot go on and stops; see docs/runbooks");
+            tracing::error!(reason, "the node cannot go on and stops; see docs/runbooks/README.md");
             Exit::Stopped
         }
     };

@@ -42,7 +42,7 @@ fn at_key(key: &str) -> String {
 }
 
 impl ConfigError {
-    pub(super) fn invalid(
+    pub(crate) fn invalid(
         key: impl Into<String>,
         value: impl ToString,
         allowed: impl Into<String>,

@@ -1,8 +1,8 @@
 //! Why a node does not start.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
+use crate::config::ConfigError;
 use crate::identity::FolderError;
 use crate::raft::MembershipError;
 use crate::shard;
@@ -24,16 +24,8 @@ pub enum StartError {
     #[error(transparent)]
     Folder(#[from] FolderError),
     /// Certificates that cannot be used.
-    #[error("use the certificates")]
-    Tls(#[from] anabranch_gossip::TlsError),
-    /// A certificate file that cannot be read.
-    #[error("read {path}")]
-    Certificate {
-        /// Which file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    #[error("use the certificates (docs/runbooks/certificates.md)")]
+    Certificates(#[from] ConfigError),
     /// The place for checkpoints cannot be used.
     #[error("open the checkpoints")]
     Checkpoints(#[from] anabranch_log::derived::OpenError),

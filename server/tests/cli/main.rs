@@ -36,6 +36,11 @@ pub fn done<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> String {
     text(&output.stdout)
 }
 
+/// An authority in `dir`, and a certificate of the region.
+pub fn certificates(dir: &Path, region: &str) {
+    done(["certs", "init", &dir.display().to_string(), "--regions", region]);
+}
+
 /// A configuration of one node alone, with its certificates in `dir`.
 pub fn write_config(dir: &Path, region: &str, ports: [u16; 3], others: &str) {
     let [api, raft, gossip] = ports;

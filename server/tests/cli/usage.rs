@@ -2,7 +2,7 @@
 
 use tempfile::tempdir;
 
-use crate::{anabranch, done, run, text, write_config};
+use crate::{anabranch, certificates, done, run, text, write_config};
 
 #[test]
 fn help_names_every_command_and_the_exit_codes() {
@@ -47,6 +47,7 @@ fn wrong_usage_ends_with_code_2() {
 #[test]
 fn check_prints_what_is_in_effect_flags_before_environment_before_file() {
     let dir = tempdir().unwrap();
+    certificates(dir.path(), "eu");
     write_config(dir.path(), "eu", [7101, 7201, 7301], "");
     let file = dir.path().join("eu.toml");
     let check = |flags: &[&str], variables: &[(&str, &str)]| {
@@ -106,6 +107,7 @@ fn nobody_at_the_address_is_an_error_that_says_so() {
 #[test]
 fn a_reader_that_has_seen_enough_ends_the_command_quietly() {
     let dir = tempdir().unwrap();
+    certificates(dir.path(), "eu");
     write_config(dir.path(), "eu", [7101, 7201, 7301], "");
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
