@@ -1,3 +1,4 @@
+use anabranch_core::Limits;
 use anabranch_core::codec::Reader;
 use prost::Message;
 use tonic::{Code, Status};
@@ -131,4 +132,43 @@ async fn the_innermost_cause_is_said_and_what_never_left_is_known() {
     assert!(!never_sent(&Status::cancelled("operation was canceled")), "the server may say so too");
     assert_eq!(cause(&of_server), "stopping");
     assert_eq!(cause(&Status::new(Code::Internal, "")), Code::Internal.description());
+}
+
+#[test]
+fn an_append_within_the_limits_is_never_too_long_a_message() {
+    let limits = Limits::DEFAULT;
+    let event = |payload: usize, entries: usize, value: usize| v1::NewEvent {
+        stream: "a".into(),
+        id: vec![1; 16].into(),
+        r#type: "b".into(),
+        metadata: (0..entries).map(|nth| (format!("{nth:02}"), "v".repeat(value))).collect(),
+        payload: vec![0; payload].into(),
+    };
+    let expectation = |nth: usize| {
+        let stream = format!("{nth:04}") + &"x".repeat(limits.name_bytes - 4);
+        Expectation { stream, expected: Expected::Revision(u64::MAX) }.into()
+    };
+    let mut closest = 0;
+    for (events, payload, entries, value) in [
+        (limits.append_events, 200, limits.metadata_entries, 1),
+        (limits.append_events, 0, limits.metadata_entries, 4),
+        (limits.append_events, 0, 3, 130),
+        (limits.append_events, 400, 0, 0),
+        (limits.append_bytes / limits.payload_bytes, limits.payload_bytes - 2, 0, 0),
+    ] {
+        let counted = events * (2 + payload + entries * (2 + value));
+        assert!(counted <= limits.append_bytes, "{counted}");
+        let tag = ProducerTag { id: ProducerId([9; 16]), epoch: u32::MAX, sequence: u64::MAX };
+        let message = v1::AppendRequest {
+            events: vec![event(payload, entries, value); events],
+            expectations: (0..limits.append_streams).map(expectation).collect(),
+            producer: Some(tag.into()),
+            regions: u32::MAX,
+            regions_deadline_ms: u32::MAX,
+        };
+        let bytes = message.encoded_len();
+        assert!(bytes <= limits.message_bytes(), "{bytes} of {}", limits.message_bytes());
+        closest = closest.max(bytes);
+    }
+    assert!(closest > limits.message_bytes() * 9 / 10, "the bound is no guess: {closest}");
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anabranch_core::Dot;
+use anabranch_core::{Dot, Limits};
 use anabranch_proto::convert::invalid;
 use anabranch_proto::v1;
 use anabranch_proto::v1::events_client::EventsClient;
@@ -32,8 +32,8 @@ impl Api {
         let (metadata, _, mut message) = request.into_parts();
         let limits = &self.inner.settings.limits;
         let checked = check(&message, limits, self.shard_count())?;
-        let _admitted = self.inner.appends.admit(checked.bytes)?;
-        keep_trace(&metadata, &mut message, limits.metadata_bytes);
+        let _admitted = self.inner.appends.admit(checked.weight)?;
+        keep_trace(&metadata, &mut message, limits);
         let shard =
             self.inner.shards.get(&checked.shard).ok_or_else(|| no_shard(checked.shard.0))?;
         check_regions(shard, message.regions)?;
@@ -86,7 +86,7 @@ impl Api {
         deadline: Instant,
     ) -> Result<Response<v1::AppendResponse>, Status> {
         let channel = self.inner.leaders.channel(address)?;
-        let bytes_max = self.inner.settings.message_bytes();
+        let bytes_max = self.inner.settings.limits.message_bytes();
         let mut leader = EventsClient::new(channel)
             .max_decoding_message_size(bytes_max)
             .max_encoding_message_size(bytes_max);
@@ -151,14 +151,15 @@ pub(super) fn with_margin(within: Duration) -> Duration {
 }
 
 /// Keeps the caller's trace context with its events.
-fn keep_trace(metadata: &MetadataMap, message: &mut v1::AppendRequest, metadata_bytes: usize) {
+pub(super) fn keep_trace(metadata: &MetadataMap, message: &mut v1::AppendRequest, limits: &Limits) {
     let Some(Ok(trace)) = metadata.get(TRACE).map(|value| value.to_str()) else { return };
     if trace.is_empty() || trace.len() > TRACE_BYTES_MAX {
         return;
     }
     for event in &mut message.events {
         let held: usize = event.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
-        let fits = held + TRACE.len() + trace.len() <= metadata_bytes;
+        let fits = held + TRACE.len() + trace.len() <= limits.metadata_bytes
+            && event.metadata.len() < limits.metadata_entries;
         if fits && !event.metadata.contains_key(TRACE) {
             event.metadata.insert(TRACE.to_owned(), trace.to_owned());
         }

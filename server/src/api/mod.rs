@@ -12,6 +12,7 @@ mod append;
 mod cluster;
 mod events;
 mod forward;
+mod malformed;
 mod read;
 mod refusal;
 mod serve;

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use anabranch_core::limits::{
+    FILTER_ENTRIES, HEARTBEAT_DEFAULT, HEARTBEAT_MIN, SESSION_WAIT_DEFAULT,
+};
 use anabranch_core::{Cursor, SessionToken};
 use anabranch_proto::convert::{Place, Problem, invalid, read_order, recorded_event};
 use anabranch_proto::v1;
@@ -14,16 +17,11 @@ use futures_util::{StreamExt, stream};
 use tonic::{Response, Status};
 
 use super::admission::Admitted;
+use super::append::no_shard;
 use super::refusal::of_read;
 use super::{Api, of_shard};
 use crate::read::{Content, Delivered, Direction, Filter, Frame, From, Reader, Spec, Target};
 use crate::shard::{Shard, ShardState};
-
-/// Heartbeats more often than this are not for sale.
-const HEARTBEAT_MIN: Duration = Duration::from_millis(10);
-const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(1);
-/// Entries of a filter's list, and bytes of each.
-const FILTER_ENTRIES_MAX: usize = 256;
 
 /// Frames on their way to a caller.
 pub(super) type Frames = BoxStream<'static, Result<v1::ReadResponse, Status>>;
@@ -82,7 +80,7 @@ impl Api {
                 return Err(invalid("target", problem, 1, shards.len() as u64));
             }
         };
-        found.ok_or_else(|| Status::internal("a shard of this region is not on this node"))
+        found.ok_or_else(|| no_shard(self.shard_count()))
     }
 
     fn spec(&self, request: v1::ReadRequest) -> Result<Spec, Status> {
@@ -105,7 +103,10 @@ impl Api {
             false => SessionToken::decode(request.session_token)
                 .map_err(|error| invalid("session_token", &error.to_string(), 0, 0))?,
         };
-        let session_wait = Duration::from_millis(request.session_deadline_ms.into());
+        let session_wait = match request.session_deadline_ms {
+            0 => SESSION_WAIT_DEFAULT,
+            ms => Duration::from_millis(ms.into()),
+        };
         let heartbeat = match request.heartbeat_ms {
             0 => HEARTBEAT_DEFAULT,
             ms => Duration::from_millis(ms.into()).max(HEARTBEAT_MIN),
@@ -140,8 +141,8 @@ impl Api {
 
     fn filter(&self, filter: v1::Filter) -> Result<Filter, Status> {
         let check = |field: &str, list: Vec<String>| {
-            if list.len() > FILTER_ENTRIES_MAX {
-                let (limit, actual) = (FILTER_ENTRIES_MAX as u64, list.len() as u64);
+            if list.len() > FILTER_ENTRIES {
+                let (limit, actual) = (FILTER_ENTRIES as u64, list.len() as u64);
                 let problem = format!("has {actual} entries, at most {limit} are allowed");
                 return Err(invalid(field, &problem, limit, actual));
             }

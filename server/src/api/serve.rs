@@ -13,12 +13,10 @@ use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 
 use super::Api;
-use super::settings::ApiSettings;
+use super::malformed::in_our_words;
 use crate::env::{Listener, connections};
 use crate::shard::Shard;
 
-/// Bytes of a message beside the events in it.
-const MESSAGE_SLACK: usize = 1024 * 1024;
 /// Bytes of a request's headers.
 const HEADER_BYTES_MAX: u32 = 32 * 1024;
 /// Streams that a connection may have reset before they were looked at: more is an attack.
@@ -29,16 +27,8 @@ const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// How often health is looked at that changes by silence.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Name under which health is asked for, beside the empty one.
-const EVENTS: &str = "anabranch.v1.Events";
-
-impl ApiSettings {
-    /// The largest message that is taken.
-    pub(super) fn message_bytes(&self) -> usize {
-        // Ids, field tags and lengths of many small events weigh more than a megabyte.
-        self.limits.append_bytes + self.limits.append_events * 64 + MESSAGE_SLACK
-    }
-}
+/// Names under which health is asked for: of the server, and of its services.
+const NAMES: [&str; 3] = ["", "anabranch.v1.Events", "anabranch.v1.Cluster"];
 
 /// Why the interface is not served.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +51,7 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
     let settings = &api.inner.settings;
-    let bytes_max = settings.message_bytes();
+    let bytes_max = settings.limits.message_bytes();
     let events = EventsServer::new(api.clone())
         .max_decoding_message_size(bytes_max)
         .max_encoding_message_size(usize::MAX);
@@ -70,6 +60,7 @@ pub async fn serve(
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let mut server = Server::builder()
         .max_concurrent_streams(settings.streams_per_connection)
@@ -83,6 +74,7 @@ pub async fn serve(
         server = server.tls_config(tls.server())?;
     }
     let router = server
+        .layer(in_our_words(bytes_max))
         .add_service(events)
         .add_service(cluster)
         .add_service(health_service)
@@ -146,7 +138,7 @@ async fn report_health(api: &Api, health: &HealthReporter) {
             None => ServingStatus::Serving,
             Some(_) => ServingStatus::NotServing,
         };
-        for name in ["", EVENTS] {
+        for name in NAMES {
             health.set_service_status(name, status).await;
         }
         // Batches are applied all the time; once every log has its genesis only leadership matters.
@@ -162,7 +154,7 @@ async fn report_health(api: &Api, health: &HealthReporter) {
         };
         if changed.is_err() {
             // The shard is gone: nothing changes any more, and the node is about to stop.
-            for name in ["", EVENTS] {
+            for name in NAMES {
                 health.set_service_status(name, ServingStatus::NotServing).await;
             }
             std::future::pending::<()>().await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anabranch_core::Limits;
+use anabranch_core::{Limits, limits};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 
 use crate::env::GREETING_WITHIN;
@@ -38,13 +38,13 @@ impl Default for ApiSettings {
         Self {
             limits: Limits::DEFAULT,
             append_bytes_in_flight: 64 * 1024 * 1024,
-            reads_max: 4096,
+            reads_max: limits::READS,
             append_within: Duration::from_secs(10),
             membership_within: Duration::from_secs(60),
             connect_within: Duration::from_secs(2),
             connections_max: 4096,
             streams_per_connection: 1024,
-            session_wait_max: Duration::from_secs(60),
+            session_wait_max: limits::SESSION_WAIT_MAX,
             reading: Tuning::DEFAULT,
         }
     }

@@ -2,15 +2,16 @@ mod served;
 
 use std::time::Duration;
 
+use anabranch_core::Limits;
+use anabranch_core::ProducerId;
 use anabranch_core::event::ProducerTag;
-use anabranch_core::{Limits, ProducerId};
 use anabranch_proto::convert::refusal_of;
 use anabranch_proto::v1::refusal::{Invalid, Reason};
 use anabranch_proto::v1::{self, expectation};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
-use super::append::{with_margin, within};
+use super::append::{keep_trace, with_margin, within};
 use super::validate::check;
 
 fn event(stream: &str) -> v1::NewEvent {
@@ -33,6 +34,7 @@ fn every_limit_is_refused_with_its_field_its_number_and_what_was_found() {
         payload_bytes: 10,
         name_bytes: 8,
         metadata_bytes: 12,
+        metadata_entries: 2,
         append_events: 3,
         append_bytes: 60,
         append_streams: 2,
@@ -83,6 +85,12 @@ fn every_limit_is_refused_with_its_field_its_number_and_what_was_found() {
             12,
             13,
         ),
+        (
+            with(|e| e.metadata = ["a", "b", "c"].map(|key| (key.into(), String::new())).into()),
+            "events[1].metadata",
+            2,
+            3,
+        ),
         (with(|e| e.metadata = [(String::new(), "v".into())].into()), "events[1].metadata", 0, 0),
         (expecting(vec![expect("a", any); 3]), "expectations", 2, 3),
         (expecting(vec![expect("a", any), expect("a", any)]), "expectations[1].stream", 0, 0),
@@ -110,6 +118,7 @@ fn every_limit_is_refused_with_its_field_its_number_and_what_was_found() {
     let checked =
         check(&append_of(vec![limit]), &limits, 1).expect("the limits themselves are allowed");
     assert_eq!(checked.bytes, 8 + 8 + 12 + 10);
+    assert!(checked.weight > checked.bytes, "memory is more than texts");
 }
 
 #[test]
@@ -149,4 +158,18 @@ fn over_its_bound_work_is_refused_with_a_hint_and_admitted_again_when_some_is_do
     drop(held);
     let _all = admission.admit(1_000).expect("one that is too large goes alone");
     assert!(admission.admit(1).is_err());
+}
+#[test]
+fn a_callers_trace_is_kept_with_its_events_where_there_is_room() {
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let mut metadata = MetadataMap::new();
+    metadata.insert("traceparent", trace.parse().unwrap());
+    let full = Limits { metadata_entries: 1, ..Limits::DEFAULT };
+    for (held, limits, kept) in [(0, &Limits::DEFAULT, true), (0, &full, true), (1, &full, false)] {
+        let pairs = (0..held).map(|nth| (format!("{nth}"), String::new())).collect();
+        let mut message = append_of(vec![v1::NewEvent { metadata: pairs, ..event("a-1") }]);
+        keep_trace(&metadata, &mut message, limits);
+        let told = message.events[0].metadata.get("traceparent").map(String::as_str);
+        assert_eq!(told, kept.then_some(trace), "{held}");
+    }
 }

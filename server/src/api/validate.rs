@@ -17,7 +17,15 @@ pub(super) struct Checked {
     pub(super) shard: ShardId,
     /// Bytes of its events.
     pub(super) bytes: usize,
+    /// Bytes of memory that it takes, about.
+    pub(super) weight: usize,
 }
+
+/// What an event takes in memory besides its texts and payload: its parts, and their allocations.
+const EVENT_WEIGHT: usize = 256;
+/// The same of a pair of metadata: two texts, and their place in a map that is half full. Keys of two
+/// bytes take eighty times as much, so a bound on bytes alone is none.
+const ENTRY_WEIGHT: usize = 160;
 
 /// Checks an append against the limits. Every refusal names the field, the limit and what was found.
 pub(super) fn check(
@@ -44,7 +52,9 @@ pub(super) fn check(
     check_expectations(&request.expectations, limits)?;
     check_producer(request.producer.as_ref())?;
     let shard = check_streams(request, limits, shards)?;
-    Ok(Checked { shard, bytes })
+    let entries: usize = request.events.iter().map(|event| event.metadata.len()).sum();
+    let weight = bytes + EVENT_WEIGHT * request.events.len() + ENTRY_WEIGHT * entries;
+    Ok(Checked { shard, bytes, weight })
 }
 
 fn at_most(field: &str, unit: &str, limit: usize, actual: usize) -> Result<(), Status> {
@@ -68,6 +78,8 @@ fn check_event(path: &str, event: &v1::NewEvent, limits: &Limits) -> Result<usiz
     at_most(&format!("{path}.payload"), "bytes", limits.payload_bytes, event.payload.len())?;
     let metadata: usize = event.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
     at_most(&format!("{path}.metadata"), "bytes", limits.metadata_bytes, metadata)?;
+    let entries = event.metadata.len();
+    at_most(&format!("{path}.metadata"), "entries", limits.metadata_entries, entries)?;
     if event.metadata.keys().any(|key| key.is_empty() || key.chars().any(char::is_control)) {
         let problem = "has a key that is empty or holds a control character";
         return Err(invalid(&format!("{path}.metadata"), problem, 0, 0));

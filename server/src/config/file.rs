@@ -126,6 +126,8 @@ pub struct RequestLimits {
     pub name_size: Size,
     /// Metadata of one event.
     pub metadata_size: Size,
+    /// Pairs of metadata of one event.
+    pub metadata_entries: u64,
     /// Events in one append.
     pub append_events: u64,
     /// All events of one append together.
@@ -212,6 +214,7 @@ impl Config {
             payload_size: Size(Limits::DEFAULT.payload_bytes as u64),
             name_size: Size(Limits::DEFAULT.name_bytes as u64),
             metadata_size: Size(Limits::DEFAULT.metadata_bytes as u64),
+            metadata_entries: Limits::DEFAULT.metadata_entries as u64,
             append_events: Limits::DEFAULT.append_events as u64,
             append_size: Size(Limits::DEFAULT.append_bytes as u64),
             append_streams: Limits::DEFAULT.append_streams as u64,

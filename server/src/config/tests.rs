@@ -109,7 +109,12 @@ fn what_does_not_fit_is_named_with_its_value_and_what_is_allowed() {
         (message_after("[limits]\nappend-size = \"1KiB\""), "limits.append-size = 1KiB: must be at least limits.payload-size, 1MiB, or no such event could be appended".into()),
         (message_after("[admission]\nbytes = \"1MiB\""), "admission.bytes = 1MiB: must be at least limits.append-size, 4MiB".into()),
         (message_after("[log]\nsegment-size = \"2GiB\""), "log.segment-size = 2GiB: must be 64KiB to 1023MiB".into()),
-        (message_after("[log]\ncache-size = \"1MiB\""), "log.cache-size = 1MiB: must be at least 16MiB: room for a few large appends".into()),
+        (message_after("[log]\ncache-size = \"1MiB\""), "log.cache-size = 1MiB: must be 16MiB to 64GiB of memory".into()),
+        (message_after("[log]\nqueue-size = \"99999GiB\""), "log.queue-size = 99999GiB: must be 16MiB to 64GiB of memory".into()),
+        (message_after("[log]\nreserve-size = \"9999GiB\""), "log.reserve-size = 9999GiB: must be at most 1GiB: it is written to the disk, and kept".into()),
+        (message_after("[admission]\nbytes = \"65GiB\""), "admission.bytes = 65GiB: must be at most 64GiB".into()),
+        (message_after("[raft]\nelection-max = \"1000000h\""), "raft.election-max = 1000000h: must be at most 5m".into()),
+        (message_after("[limits]\nmetadata-entries = 65"), "limits.metadata-entries = 65: must be 1 to 64".into()),
     ] {
         assert_eq!(found, expected);
     }

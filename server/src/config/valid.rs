@@ -64,8 +64,16 @@ pub struct TlsFiles {
 /// Below this, ordinary time services would stop the node now and then.
 const DRIFT_LEAST: Span = Span::millis(50);
 const DRIFT_MOST: Span = Span::millis(60_000);
+/// Beyond this, a dead leader is a region that is down for minutes.
+const ELECTION_MOST: Span = Span::millis(300_000);
 const SEGMENT_LEAST: Size = Size(64 << 10);
 const SEGMENT_MOST: Size = Size::mib(1023);
+/// Room for a few large appends.
+const MEMORY_LEAST: Size = Size::mib(16);
+/// More than any machine of ours has to spare: a slip of the pen.
+const MEMORY_MOST: Size = Size::mib(64 << 10);
+/// It is written out at the start, and nothing else may use the space.
+const RESERVE_MOST: Size = Size::mib(1 << 10);
 
 impl ValidConfig {
     /// Name of the whole installation.
@@ -322,6 +330,10 @@ fn timings(raft: &Raft) -> Result<Timings, ConfigError> {
         let allowed = format!("must be greater than raft.election-min, {election_min}");
         return Err(ConfigError::invalid("raft.election-max", election_max, allowed));
     }
+    if election_max > ELECTION_MOST {
+        let allowed = format!("must be at most {ELECTION_MOST}");
+        return Err(ConfigError::invalid("raft.election-max", election_max, allowed));
+    }
     Ok(Timings {
         heartbeat: heartbeat.0,
         election_min: election_min.0,
@@ -357,6 +369,7 @@ fn limits(given: &RequestLimits) -> Result<Limits, ConfigError> {
         payload_bytes: size("payload-size", given.payload_size, most.payload_bytes)?,
         name_bytes: size("name-size", given.name_size, most.name_bytes)?,
         metadata_bytes: size("metadata-size", given.metadata_size, most.metadata_bytes)?,
+        metadata_entries: count("metadata-entries", given.metadata_entries, most.metadata_entries)?,
         append_events: count("append-events", given.append_events, most.append_events)?,
         append_bytes: size("append-size", given.append_size, most.append_bytes)?,
         append_streams: count("append-streams", given.append_streams, most.append_streams)?,
@@ -377,6 +390,10 @@ fn admission(config: &Config) -> Result<usize, ConfigError> {
         let allowed = format!("must be at least limits.append-size, {append}");
         return Err(ConfigError::invalid("admission.bytes", bytes, allowed));
     }
+    if bytes > MEMORY_MOST {
+        let allowed = format!("must be at most {MEMORY_MOST}");
+        return Err(ConfigError::invalid("admission.bytes", bytes, allowed));
+    }
     Ok(bytes.bytes())
 }
 
@@ -385,12 +402,16 @@ fn log(log: Log) -> Result<Log, ConfigError> {
         let allowed = format!("must be {SEGMENT_LEAST} to {SEGMENT_MOST}");
         return Err(ConfigError::invalid("log.segment-size", log.segment_size, allowed));
     }
-    let largest = Size::mib(16);
     for (key, size) in [("log.cache-size", log.cache_size), ("log.queue-size", log.queue_size)] {
-        if size < largest {
-            let allowed = format!("must be at least {largest}: room for a few large appends");
+        if !(MEMORY_LEAST..=MEMORY_MOST).contains(&size) {
+            let allowed = format!("must be {MEMORY_LEAST} to {MEMORY_MOST} of memory");
             return Err(ConfigError::invalid(key, size, allowed));
         }
+    }
+    if log.reserve_size > RESERVE_MOST {
+        let allowed =
+            format!("must be at most {RESERVE_MOST}: it is written to the disk, and kept");
+        return Err(ConfigError::invalid("log.reserve-size", log.reserve_size, allowed));
     }
     Ok(log)
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anabranch_core::event::EventId;
+use anabranch_core::event::{Event, EventId};
 use anabranch_core::planted::{self, Bug};
 use anabranch_core::region::Receipt;
 use anabranch_core::sequencer::{Conflict, Submission};
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::Shard;
 use super::clock_guard::ClockDoubted;
-use super::lead::{Job, weight};
+use super::lead::Job;
 use super::standing::Forgetful;
 use crate::raft::Node;
 
@@ -203,6 +203,16 @@ impl Shard {
             }
         }
     }
+}
+
+/// Bytes that a submission takes in the log, at least as many: groups and queues are bounded by it.
+pub(super) fn weight(submission: &Submission) -> usize {
+    let entry = |(key, value): (&String, &String)| key.len() + value.len() + 16;
+    let event = |event: &Event| {
+        let texts = event.stream.len() + event.kind.len();
+        64 + texts + event.payload.len() + event.metadata.iter().map(entry).sum::<usize>()
+    };
+    64 + submission.request.events.iter().map(event).sum::<usize>()
 }
 
 fn stopped() -> AppendError {

@@ -30,7 +30,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use self::may_write::{Aside, Memory};
-use super::append::AppendError;
+use super::append::{AppendError, weight};
 use super::inlet::{Inlet, InletSink};
 use super::standing::{Standing, Watch};
 use super::state::ShardState;
@@ -566,10 +566,4 @@ fn refusal(error: ProposeError) -> AppendError {
 
 fn refuse_all(jobs: Vec<Job>, error: &AppendError) {
     jobs.into_iter().for_each(|job| drop(job.reply.send(Err(error.clone()))));
-}
-
-/// Bytes that a submission takes in the queue, about.
-pub(super) fn weight(submission: &Submission) -> usize {
-    let events = submission.request.events.iter();
-    64 + events.map(|event| event.payload.len() + event.stream.len() + 64).sum::<usize>()
 }

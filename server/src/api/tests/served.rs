@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_core::event::ProducerTag;
-use anabranch_core::{NodeId, ProducerId, RegionName, ShardId};
+use anabranch_core::{Limits, NodeId, ProducerId, RegionName, ShardId};
 use anabranch_log::LogOptions;
 use anabranch_log::derived::MemoryCheckpoints;
 use anabranch_log::disk::MemoryDisk;
@@ -20,7 +20,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::Channel;
-use tonic::{Code, Request};
+use tonic::{Code, Request, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 use super::{append_of, event, expect, reason};
 use crate::api::{Api, ApiParts, ApiSettings, serve};
@@ -40,6 +47,9 @@ struct Cluster {
 
 impl Cluster {
     async fn start(nodes: u64) -> Self {
+        Self::start_with(nodes, ApiSettings::default()).await
+    }
+    async fn start_with(nodes: u64, settings: ApiSettings) -> Self {
         let mut tasks = JoinSet::new();
         let mut members = BTreeMap::new();
         let mut listeners = Vec::new();
@@ -85,7 +95,7 @@ impl Cluster {
                 raft::serve(raft, service, None, std::future::pending()).await.unwrap();
             });
             let shards_here = BTreeMap::from([(ShardId(0), shard.clone())]);
-            let settings = ApiSettings::default();
+            let settings = settings.clone();
             let parts =
                 ApiParts { identity, shards: shards_here, gossip, net, clock, tls: None, settings };
             let api_service = Api::new(parts);
@@ -217,4 +227,77 @@ async fn a_follower_passes_appends_on_once_and_a_subscriber_there_sees_them() {
     assert_eq!((print.events, print.streams, print.buckets.len()), (1, 1, 256));
     assert_eq!(print.named[0].stream, "cart-1");
     assert_eq!(print.chains[0].seq, 1);
+}
+#[tokio::test(flavor = "multi_thread")]
+async fn reflection_lists_every_service_that_is_served() {
+    let cluster = Cluster::start(1).await;
+    let mut client = ServerReflectionClient::new(cluster.channel(0).await);
+    let list = MessageRequest::ListServices(String::new());
+    let ask = ServerReflectionRequest { message_request: Some(list), ..Default::default() };
+    let asked = client.server_reflection_info(tokio_stream::iter([ask])).await.unwrap();
+    let answer = asked.into_inner().message().await.unwrap().unwrap();
+    let Some(MessageResponse::ListServicesResponse(listed)) = answer.message_response else {
+        panic!("{answer:?}")
+    };
+    let listed: Vec<_> = listed.service.into_iter().map(|service| service.name).collect();
+    for name in ["anabranch.v1.Events", "anabranch.v1.Cluster", "grpc.health.v1.Health"] {
+        assert!(listed.iter().any(|listed| listed == name), "{name} of {listed:?}");
+    }
+}
+
+/// Sends what belongs to one method to another.
+#[derive(Clone)]
+struct Redirected {
+    channel: Channel,
+    path: &'static str,
+}
+
+impl tower::Service<http::Request<tonic::body::Body>> for Redirected {
+    type Response = http::Response<tonic::body::Body>;
+    type Error = tonic::transport::Error;
+    type Future = <Channel as tower::Service<http::Request<tonic::body::Body>>>::Future;
+
+    fn poll_ready(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Self::Error>> {
+        tower::Service::poll_ready(&mut self.channel, cx)
+    }
+    fn call(&mut self, mut request: http::Request<tonic::body::Body>) -> Self::Future {
+        *request.uri_mut() = self.path.parse().unwrap();
+        tower::Service::call(&mut self.channel, request)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_cannot_be_read_is_the_callers_fault_and_says_what_is_wrong() {
+    let cluster = Cluster::start(1).await;
+    let invalid = |status: &Status| {
+        assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+        match reason(status) {
+            Reason::Invalid(invalid) => invalid,
+            other => panic!("{other:?}"),
+        }
+    };
+    // Field 1 is a number here, and a message there.
+    let path = "http://cluster/anabranch.v1.Events/Append";
+    let mut misdirected =
+        ClusterClient::new(Redirected { channel: cluster.channel(0).await, path });
+    let refused = misdirected.status(v1::StatusRequest { shard: 7 }).await.unwrap_err();
+    let said = invalid(&refused);
+    assert_eq!(said.field, "request");
+    assert!(said.problem.starts_with("cannot be read: "), "{}", said.problem);
+
+    let limit = Limits::DEFAULT.message_bytes();
+    let payload = vec![0; limit + 1].into();
+    let long = append_of(vec![v1::NewEvent { payload, ..event("a-1") }]);
+    let said = invalid(&cluster.events(0).await.append(long).await.unwrap_err());
+    assert_eq!(said.limit, limit as u64);
+    assert!(said.actual > said.limit, "{said:?}");
+    let health = |service: &str| HealthCheckRequest { service: service.to_owned() };
+    let mut client = HealthClient::new(cluster.channel(0).await);
+    for service in ["", "anabranch.v1.Events", "anabranch.v1.Cluster"] {
+        let answer = client.check(health(service)).await.unwrap().into_inner();
+        assert_eq!(answer.status(), ServingStatus::Serving, "{service:?}");
+    }
 }
