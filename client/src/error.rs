@@ -28,7 +28,7 @@ pub enum AppendError {
     /// Expectations did not hold. Read the streams again and decide anew.
     #[error("{} expectation(s) did not hold: {conflicts:?}", conflicts.len())]
     Conflict {
-        /// Every failing expectation.
+        /// The failing expectations; of hundreds, as many as the server's answer had room for.
         conflicts: Vec<Conflict>,
     },
     /// The request breaks a rule or a limit.

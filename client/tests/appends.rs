@@ -47,7 +47,7 @@ async fn a_conflict_is_typed_and_not_retried() {
         expected: Some(v1::expectation::Expected::Revision(3)),
     };
     let conflict = refusal::Conflict { expectation: Some(expectation), actual: Some(5) };
-    let reason = Reason::Conflicts(refusal::Conflicts { conflicts: vec![conflict] });
+    let reason = Reason::Conflicts(refusal::Conflicts { conflicts: vec![conflict], more: 0 });
     node.on_append(Answer::Refuse(refused(Code::FailedPrecondition, "conflict", reason)));
     let append = client(&[&node]).append("cart-1", event("Happened"));
     let error = append.expect(Expect::Revision(3)).await.unwrap_err();
@@ -88,7 +88,7 @@ async fn an_append_without_an_answer_until_the_deadline_is_unknown_and_can_be_re
 #[tokio::test]
 async fn a_refusal_after_an_unanswered_attempt_stays_unknown() {
     let node = Node::start().await;
-    let reason = Reason::Conflicts(refusal::Conflicts { conflicts: vec![] });
+    let reason = Reason::Conflicts(refusal::Conflicts::default());
     node.on_append(gone());
     node.on_append(Answer::Refuse(refused(Code::FailedPrecondition, "conflict", reason)));
     let error = client(&[&node]).append("cart-1", event("Happened")).await.unwrap_err();

@@ -85,7 +85,7 @@ fn happened(findings: &Findings) -> Table {
             outcomes(|told| matches!(told, Outcome::Conflict { .. })),
         ),
         ("appends refused otherwise", outcomes(|told| matches!(told, Outcome::Refused { .. }))),
-        ("... because of a full disk", refused("bytes on the disk")),
+        ("... because of a full disk", refused("disk is full")),
         ("... because of a doubted clock", refused("wall clock")),
         (
             "appends of unknown outcome",

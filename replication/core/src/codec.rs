@@ -33,6 +33,12 @@ pub enum DecodeError {
         /// Field being read.
         what: &'static str,
     },
+    /// The checksum is not that of the bytes before it.
+    #[error("the checksum of {what} does not fit: it was cut or changed")]
+    Checksum {
+        /// Thing that was read.
+        what: &'static str,
+    },
     /// Bytes remain after the last field.
     #[error("{left} bytes remain after {what}")]
     Trailing {

@@ -100,7 +100,7 @@ fn decode(what: &'static str, bytes: Bytes) -> Result<(u8, Context), DecodeError
     let check = xxhash_rust::xxh3::xxh3_64(&bytes[..body_len]) as u16;
     let mut reader = Reader::new(bytes.slice(body_len..));
     if reader.u16(what)? != check {
-        return Err(DecodeError::Text { what });
+        return Err(DecodeError::Checksum { what });
     }
     let mut reader = Reader::new(bytes.slice(..body_len));
     match reader.byte(what)? {
@@ -130,6 +130,7 @@ mod tests {
         assert!(SessionToken::decode(cursor.encode()).is_err());
         assert!(Cursor::decode(token.encode()).is_err());
         let cut = cursor.encode();
-        assert!(Cursor::decode(cut.slice(..cut.len() - 1)).is_err());
+        let cut = Cursor::decode(cut.slice(..cut.len() - 1));
+        assert_eq!(cut, Err(DecodeError::Checksum { what: "cursor" }));
     }
 }

@@ -90,10 +90,11 @@ impl Api {
         let mut leader = EventsClient::new(channel)
             .max_decoding_message_size(bytes_max)
             .max_encoding_message_size(bytes_max);
-        let left = deadline.saturating_duration_since(Instant::now());
+        let began = Instant::now();
+        let left = deadline.saturating_duration_since(began);
         match timeout_at(deadline, leader.append(passed_on(message, left))).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(status)) => Err(answer(status, address)),
+            Ok(Err(status)) => Err(answer(status, address, began.elapsed())),
             Err(_) => {
                 self.inner.leaders.forget(address);
                 Err(no_answer(address, left))

@@ -72,10 +72,11 @@ impl Api {
         deadline: Instant,
     ) -> Result<Response<v1::ChangeMembershipResponse>, Status> {
         let mut leader = ClusterClient::new(self.inner.leaders.channel(address)?);
-        let left = deadline.saturating_duration_since(Instant::now());
+        let began = Instant::now();
+        let left = deadline.saturating_duration_since(began);
         match timeout_at(deadline, leader.change_membership(passed_on(message, left))).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(status)) => Err(answer(status, address)),
+            Ok(Err(status)) => Err(answer(status, address, began.elapsed())),
             Err(_) => {
                 self.inner.leaders.forget(address);
                 Err(no_answer(address, left))

@@ -4,16 +4,16 @@
 //! it, so two nodes that take each other for the leader do not play ball with it.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anabranch_proto::convert::{cause, never_sent, sources};
 use parking_lot::Mutex;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{ConnectError, Request, Status};
+use tonic::{Request, Status};
 
-use super::refusal::{not_leader, unknown};
+use super::refusal::{lost, not_leader, unknown};
 use super::settings::ApiTls;
 use crate::env::{Net, dial};
 
@@ -87,32 +87,26 @@ pub(super) fn passed_on<T>(message: T, within: Duration) -> Request<T> {
     request
 }
 
-/// What a caller is told of a leader's refusal, or of a leader that could not be asked.
-pub(super) fn answer(status: Status, address: &str) -> Status {
+/// What a caller is told of a leader's refusal, or of a leader that could not be asked, or died after
+/// `waited`.
+pub(super) fn answer(status: Status, address: &str, waited: Duration) -> Status {
     if never_sent(&status) {
         return not_leader(format!("the leader at {address} cannot be reached"), None);
     }
-    // Without the source: it is about a connection that the caller knows nothing of.
-    let details = status.details().to_vec().into();
-    let (code, message) = (status.code(), status.message());
-    Status::with_details_and_metadata(code, message, details, status.metadata().clone())
+    if sources(&status).next().is_some() {
+        // Made on this side: the leader did not say it, and what it did nobody knows.
+        let cause = cause(&status);
+        return lost(
+            format!("the leader at {address} was lost before it answered: {cause}"),
+            waited,
+        );
+    }
+    status
 }
 
 /// What a caller is told if the leader does not answer in time.
 pub(super) fn no_answer(address: &str, waited: Duration) -> Status {
     unknown(format!("the leader at {address} did not answer in {waited:?}"), waited)
-}
-
-/// True if no connection was made, so that nothing can have been sent.
-fn never_sent(status: &Status) -> bool {
-    let mut source = status.source();
-    while let Some(error) = source {
-        if error.is::<ConnectError>() {
-            return true;
-        }
-        source = error.source();
-    }
-    false
 }
 
 /// Names the leader in metadata of a response or a refusal.

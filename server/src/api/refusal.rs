@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use anabranch_core::Limits;
 use anabranch_core::sequencer::Conflict;
+use anabranch_log::index::IndexError;
+use anabranch_log::store::StoreError;
 use anabranch_proto::convert::{self, refused};
 use anabranch_proto::v1;
 use anabranch_proto::v1::refusal::producer_fault::Kind;
@@ -16,6 +19,13 @@ use crate::shard::AppendError;
 /// When to try again after the disk was full.
 const FULL_RETRY: Duration = Duration::from_secs(1);
 
+/// A status travels in the headers that end a call. Many clients take 8 KiB of them: of more, they see a
+/// broken call, and an append that was refused is in doubt.
+const CONFLICT_BYTES: usize = 3 * 1024;
+/// Tags, lengths and numbers of a conflict.
+const CONFLICT_FRAMING: usize = 32;
+const _: () = assert!(Limits::DEFAULT.name_bytes + CONFLICT_FRAMING <= CONFLICT_BYTES, "one fits");
+
 fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -25,7 +35,10 @@ fn short_ms(duration: Duration) -> u32 {
 
 /// Refused: too much of something. Nothing was done.
 pub(super) fn overload(what: &str, retry_after: Duration) -> Status {
-    let message = format!("too many {what}; retry after {retry_after:?}");
+    busy(format!("too many {what}; retry after {retry_after:?}"), what, retry_after)
+}
+
+fn busy(message: String, what: &str, retry_after: Duration) -> Status {
     let retry_after_ms = short_ms(retry_after);
     let overload = refusal::Overload { what: what.to_owned(), retry_after_ms };
     refused(Code::ResourceExhausted, message, Reason::Overload(overload))
@@ -37,10 +50,16 @@ pub(super) fn not_leader(message: impl Into<String>, leader: Option<&str>) -> St
     refused(Code::Unavailable, message, Reason::NotLeader(refusal::NotLeader { leader }))
 }
 
-/// It may have been done.
+/// It may have been done: there was no answer in time.
 pub(super) fn unknown(message: impl Into<String>, waited: Duration) -> Status {
     let waited_ms = short_ms(waited);
     refused(Code::DeadlineExceeded, message, Reason::Unknown(refusal::Unknown { waited_ms }))
+}
+
+/// It may have been done: whoever was asked is gone.
+pub(super) fn lost(message: impl Into<String>, waited: Duration) -> Status {
+    let waited_ms = short_ms(waited);
+    refused(Code::Unavailable, message, Reason::Unknown(refusal::Unknown { waited_ms }))
 }
 
 /// The status of an append that failed after `waited`. `describe` makes the response of one that was
@@ -53,9 +72,7 @@ pub(super) fn of_append(
     let message = error.to_string();
     match error {
         AppendError::Conflicts(conflicts) => {
-            let conflicts = conflicts.into_iter().map(conflict).collect();
-            let conflicts = refusal::Conflicts { conflicts };
-            refused(Code::FailedPrecondition, message, Reason::Conflicts(conflicts))
+            refused(Code::FailedPrecondition, message, Reason::Conflicts(with_room(conflicts)))
         }
         AppendError::Fenced { epoch } => producer_fault(message, Kind::Fenced, epoch, 0),
         AppendError::Forgotten { oldest } => producer_fault(message, Kind::Forgotten, 0, oldest),
@@ -83,7 +100,7 @@ pub(super) fn of_append(
             not_leader(message, address.as_deref())
         }
         AppendError::NoQuorum | AppendError::Stopped { .. } => not_leader(message, None),
-        AppendError::DiskFull => overload("bytes on the disk", FULL_RETRY),
+        AppendError::DiskFull => busy(message, "space on the disk", FULL_RETRY),
         AppendError::RegionsShort { wanted, reached, appended } => {
             let appended = Some(describe(*appended));
             let short = refusal::RegionsShort { wanted, reached, appended };
@@ -96,6 +113,20 @@ pub(super) fn of_append(
 fn producer_fault(message: String, kind: Kind, epoch: u32, sequence: u64) -> Status {
     let fault = refusal::ProducerFault { kind: kind.into(), epoch, sequence };
     refused(Code::FailedPrecondition, message, Reason::Producer(fault))
+}
+
+/// As many conflicts as fit beside the rest of a status.
+fn with_room(conflicts: Vec<Conflict>) -> refusal::Conflicts {
+    let (count, mut room) = (conflicts.len(), CONFLICT_BYTES);
+    let fits = |conflict: &Conflict| {
+        let bytes = conflict.expectation.stream.len() + CONFLICT_FRAMING;
+        let fits = bytes <= room;
+        room = room.saturating_sub(bytes);
+        fits
+    };
+    let told: Vec<_> = conflicts.into_iter().take_while(fits).map(conflict).collect();
+    let more = u32::try_from(count - told.len()).unwrap_or(u32::MAX);
+    refusal::Conflicts { conflicts: told, more }
 }
 
 fn conflict(conflict: Conflict) -> refusal::Conflict {
@@ -120,11 +151,28 @@ pub(super) fn of_read(error: ReadError) -> Status {
                 text = format!("{text}: {error}");
                 source = error.source();
             }
-            tracing::error!(error = %text, "events cannot be read");
-            Status::data_loss(text)
+            tracing::error!(
+                error = %text,
+                "events cannot be read; see docs/runbooks/damaged-record.md"
+            );
+            match is_damage(&error) {
+                true => Status::data_loss(text),
+                false => Status::unavailable(text),
+            }
         }
         ReadError::Closed => Status::unavailable(message),
     }
+}
+
+/// Whether what is stored is not what was written. Else the disk, or the process, could not read it
+/// now: another try may.
+fn is_damage(error: &StoreError) -> bool {
+    !matches!(
+        error,
+        StoreError::Log(anabranch_log::ReadError::Io { .. })
+            | StoreError::Index(IndexError::Io { .. })
+            | StoreError::Folder { .. }
+    )
 }
 
 /// The status of a change of the members that failed.

@@ -6,6 +6,7 @@ use anabranch_core::order::Mark;
 use anabranch_core::region::{BUCKETS, Region};
 use anabranch_core::{Digest, Origin, RegionName, Seq};
 use anabranch_gossip::{LinkState, LinkStatus};
+use anabranch_log::Room;
 use anabranch_proto::convert::{incarnation_bytes, invalid};
 use anabranch_proto::v1;
 use bytes::Bytes;
@@ -64,15 +65,31 @@ impl Api {
         let held: BTreeMap<Origin, String> = shard.held().into_iter().collect();
         let mut statuses = shard.state().region(|region| regions(region, &heard, &links, &held));
         let own = self.inner.identity.region().as_str();
-        if let Some(trouble) = shard.trouble()
+        if let Some(problem) = self.own_problem(shard)
             && let Some(status) = statuses.iter_mut().find(|status| status.region == own)
         {
-            (status.held, status.problem) = (true, trouble);
+            (status.held, status.problem) = problem;
         }
         for status in &mut statuses {
             status.lag_ms = self.lag_ms(shard.state(), &heard, &status.region);
         }
         statuses
+    }
+
+    /// What is wrong with this region or this node, and whether the region writes nothing for it.
+    fn own_problem(&self, shard: &Shard) -> Option<(bool, String)> {
+        if let Some(trouble) = shard.trouble() {
+            return Some((true, trouble));
+        }
+        let leads = shard.raft().leadership().borrow().mine;
+        let node = self.inner.identity.node();
+        (shard.room() != Room::Ok).then(|| {
+            let problem = format!(
+                "the disk of node {node} is full: while it leads, appends are refused \
+                 (docs/runbooks/disk-full.md)"
+            );
+            (leads, problem)
+        })
     }
 
     /// Age of the oldest event of ours that `region` is not known to hold.

@@ -1,10 +1,13 @@
 mod served;
 
+use std::io::Error;
 use std::time::Duration;
 
 use anabranch_core::Limits;
 use anabranch_core::ProducerId;
 use anabranch_core::event::ProducerTag;
+use anabranch_log::ReadError as LogReadError;
+use anabranch_log::store::StoreError;
 use anabranch_proto::convert::refusal_of;
 use anabranch_proto::v1::refusal::{Invalid, Reason};
 use anabranch_proto::v1::{self, expectation};
@@ -12,7 +15,9 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use super::append::{keep_trace, with_margin, within};
+use super::refusal::of_read;
 use super::validate::check;
+use crate::read::ReadError;
 
 fn event(stream: &str) -> v1::NewEvent {
     let (stream, r#type) = (stream.to_owned(), "Happened".to_owned());
@@ -171,5 +176,19 @@ fn a_callers_trace_is_kept_with_its_events_where_there_is_room() {
         keep_trace(&metadata, &mut message, limits);
         let told = message.events[0].metadata.get("traceparent").map(String::as_str);
         assert_eq!(told, kept.then_some(trace), "{held}");
+    }
+}
+
+#[test]
+fn only_what_is_damaged_is_said_to_be_lost() {
+    let corrupt = LogReadError::Corrupt { segment: 1, offset: 634, index: 12 };
+    let unreadable = LogReadError::Io { segment: 1, source: Error::other("a cable").into() };
+    for (error, code, says) in [
+        (corrupt, Code::DataLoss, "record 12 is damaged, at byte 634 of segment 1"),
+        (unreadable, Code::Unavailable, "a cable"),
+    ] {
+        let status = of_read(ReadError::Store(StoreError::Log(error)));
+        assert_eq!(status.code(), code, "{status:?}");
+        assert!(status.message().contains(says), "{status:?}");
     }
 }

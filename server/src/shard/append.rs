@@ -6,7 +6,7 @@ use std::time::Duration;
 use anabranch_core::event::{Event, EventId};
 use anabranch_core::planted::{self, Bug};
 use anabranch_core::region::Receipt;
-use anabranch_core::sequencer::{Conflict, Submission};
+use anabranch_core::sequencer::{Conflict, Expected, Submission};
 use anabranch_core::stamp::ClockBehind;
 use anabranch_core::{Context, SessionToken};
 use anabranch_log::Room;
@@ -37,7 +37,7 @@ pub struct Appended {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
     /// Refused: expectations that do not hold, every one of them.
-    #[error("{} of the expectations do not hold", .0.len())]
+    #[error("{}", described(.0))]
     Conflicts(Vec<Conflict>),
     /// Refused: a higher epoch of the producer was seen.
     #[error("the producer is fenced by its epoch {epoch}")]
@@ -118,6 +118,33 @@ pub enum AppendError {
         /// Why.
         reason: String,
     },
+}
+
+/// Conflicts that are described in words, and characters of their names. A program finds more in the
+/// details.
+const CONFLICTS_TOLD: usize = 3;
+const NAME_TOLD: usize = 80;
+
+fn described(conflicts: &[Conflict]) -> String {
+    let told = conflicts.iter().take(CONFLICTS_TOLD).map(|conflict| {
+        let actual = match conflict.actual {
+            Some(revision) => format!("is at revision {revision}"),
+            None => "has no events".to_owned(),
+        };
+        let expected = match conflict.expectation.expected {
+            Expected::Any => "anything".to_owned(),
+            Expected::NoStream => "no events".to_owned(),
+            Expected::Exists => "events".to_owned(),
+            Expected::Revision(revision) => format!("revision {revision}"),
+        };
+        let stream = &conflict.expectation.stream;
+        format!("{stream:.NAME_TOLD$} {actual}, expected {expected}")
+    });
+    let told = told.collect::<Vec<_>>().join("; ");
+    match conflicts.len().saturating_sub(CONFLICTS_TOLD) {
+        0 => told,
+        more => format!("{told}; and {more} more"),
+    }
 }
 
 /// When to try again if the sequencer's queue is full.
@@ -217,4 +244,55 @@ pub(super) fn weight(submission: &Submission) -> usize {
 
 fn stopped() -> AppendError {
     AppendError::Stopped { reason: "the node is shutting down".to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use anabranch_core::Request;
+    use anabranch_core::sequencer::Expectation;
+
+    use super::*;
+
+    #[test]
+    fn a_submission_never_takes_more_of_the_log_than_it_weighs() {
+        let event = |texts: usize, entries: usize| Event {
+            stream: "s".repeat(texts),
+            id: Some(EventId([1; 16])),
+            kind: "k".repeat(texts),
+            metadata: (0..entries).map(|nth| (format!("{nth:04}"), "v".repeat(texts))).collect(),
+            payload: vec![0; texts].into(),
+        };
+        for (texts, entries) in [(0, 0), (1, 64), (200, 64), (20_000, 1)] {
+            let request = Request { producer: None, events: vec![event(texts, entries); 3] };
+            let mut encoded = Vec::new();
+            request.encode(&mut encoded);
+            let weight = weight(&Submission { request, expectations: Vec::new() });
+            let bytes = encoded.len();
+            assert!(
+                bytes <= weight && weight < bytes + 64 * (4 + 3 * entries),
+                "{bytes}, {weight}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_conflict_names_its_streams_what_was_expected_and_what_is_there() {
+        let conflict = |stream: &str, expected, actual| {
+            let expectation = Expectation { stream: stream.to_owned(), expected };
+            Conflict { expectation, actual }
+        };
+        let said = |conflicts: &[Conflict]| AppendError::Conflicts(conflicts.to_vec()).to_string();
+        let one = conflict("cart-1", Expected::Revision(3), Some(5));
+        assert_eq!(
+            said(std::slice::from_ref(&one)),
+            "cart-1 is at revision 5, expected revision 3"
+        );
+        let two = conflict("cart-2", Expected::NoStream, Some(0));
+        let three = conflict("cart-3", Expected::Exists, None);
+        assert_eq!(
+            said(&[one.clone(), two.clone(), three.clone(), one.clone(), two.clone()]),
+            "cart-1 is at revision 5, expected revision 3; cart-2 is at revision 0, expected no \
+             events; cart-3 has no events, expected events; and 2 more"
+        );
+    }
 }

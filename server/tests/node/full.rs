@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anabranch_client::event;
+use anabranch_client::wire::StatusResponse;
 use anabranch_core::sequencer::Submission;
 use anabranch_core::{Event, Request, ShardId};
 use anabranch_log::Room;
@@ -123,6 +125,17 @@ async fn a_region_goes_on_when_disks_were_full_and_no_node_was_restarted() {
         let refused = region.try_append(first).await.unwrap_err();
         assert!(matches!(refused, AppendError::DiskFull), "{refused:?}");
     }
+    let client = super::client(&configs[first..=first]);
+    let own = |status: StatusResponse| {
+        status.regions.into_iter().find(|region| region.region == "eu").expect("it is a member")
+    };
+    let status = client.status_at(&configs[first].nodes[first].api).await.unwrap();
+    assert_eq!(status.leader, status.node);
+    let own = own(status);
+    assert!(own.held && own.problem.contains("is full"), "{own:?}");
+    let refused = client.append(STREAM, event("Refused")).timeout(Duration::from_secs(2)).await;
+    let refused = refused.unwrap_err();
+    assert!(refused.is_refused() && refused.to_string().contains("disk is full"), "{refused}");
     sleep(Duration::from_secs(2)).await;
     assert_eq!(leader(&region.nodes).await, first, "it still leads");
     region.shard(first).raft().read_index(SOON).await.expect("and answers for its reads");

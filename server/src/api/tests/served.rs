@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_core::event::ProducerTag;
-use anabranch_core::{Limits, NodeId, ProducerId, RegionName, ShardId};
+use anabranch_core::{Limits, NodeId, ProducerId, RegionName, SessionToken, ShardId};
 use anabranch_log::LogOptions;
 use anabranch_log::derived::MemoryCheckpoints;
 use anabranch_log::disk::MemoryDisk;
@@ -30,10 +30,12 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 use super::{append_of, event, expect, reason};
+use crate::api::forward::{Leaders, answer};
+use crate::api::refusal::of_append;
 use crate::api::{Api, ApiParts, ApiSettings, serve};
 use crate::env::{Net, OsSeeds, RealStorage, SystemClock, TokioNet};
 use crate::raft::{self, Identity, Node, RaftService, Timings};
-use crate::shard::{Shard, ShardConfig, ShardParts};
+use crate::shard::{AppendError, Shard, ShardConfig, ShardParts};
 
 /// How long a test waits for something that should happen soon, on a busy machine.
 const SOON: Duration = Duration::from_secs(30);
@@ -299,5 +301,84 @@ async fn a_request_that_cannot_be_read_is_the_callers_fault_and_says_what_is_wro
     for service in ["", "anabranch.v1.Events", "anabranch.v1.Cluster"] {
         let answer = client.check(health(service)).await.unwrap().into_inner();
         assert_eq!(answer.status(), ServingStatus::Serving, "{service:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_leader_that_dies_with_an_append_leaves_it_unknown_and_what_it_said_is_passed_on() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        loop {
+            // It has read the append, maybe, when it dies.
+            let (mut leader, _) = listener.accept().await.unwrap();
+            let mut bytes = [0; 4096];
+            for _ in 0..2 {
+                let _ = tokio::io::AsyncReadExt::read(&mut leader, &mut bytes).await;
+            }
+        }
+    });
+    let leaders = Leaders::new(Arc::new(TokioNet), None, SOON);
+    let append = |address: String| {
+        let channel = leaders.channel(&address).unwrap();
+        async move {
+            let appending = EventsClient::new(channel).append(append_of(vec![event("a-1")])).await;
+            answer(appending.unwrap_err(), &address, Duration::from_millis(7))
+        }
+    };
+    let told = append(address).await;
+    assert_eq!(told.code(), Code::Unavailable, "{told:?}");
+    assert!(matches!(reason(&told), Reason::Unknown(unknown) if unknown.waited_ms == 7));
+    let told = append("127.0.0.1:1".to_owned()).await;
+    assert!(matches!(reason(&told), Reason::NotLeader(_)), "nothing was sent: {told:?}");
+
+    let full = of_append(AppendError::DiskFull, Duration::ZERO, |_| unreachable!());
+    let passed = answer(full, "a:1", Duration::ZERO);
+    assert_eq!(passed.code(), Code::ResourceExhausted);
+    let says = "the disk is full; appends are refused until there is space again";
+    assert_eq!(passed.message(), says);
+    assert!(matches!(reason(&passed), Reason::Overload(hint) if hint.retry_after_ms > 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_waits_for_its_session_for_a_second_unless_it_says_otherwise() {
+    let cluster = Cluster::start(1).await;
+    let mut events = cluster.events(0).await;
+    let appended = events.append(append_of(vec![event("a-1")])).await.unwrap().into_inner();
+    let token = SessionToken::decode(appended.session_token).unwrap();
+    let beyond = token.context.iter().map(|(origin, seq)| (origin.clone(), seq.plus(1)));
+    let session_token = SessionToken { context: beyond.collect() }.encode();
+    for (asked_ms, waits_ms) in [(0, 1_000..60_000), (1, 1..1_000)] {
+        let session_token = session_token.clone();
+        let request =
+            v1::ReadRequest { session_token, session_deadline_ms: asked_ms, ..read_all() };
+        let refused = events.read(request).await.unwrap_err();
+        let Reason::NotCaughtUp(behind) = reason(&refused) else { panic!("{refused:?}") };
+        assert!(waits_ms.contains(&behind.waited_ms), "{behind:?}");
+    }
+    let cut = v1::ReadRequest { session_token: session_token.slice(1..), ..read_all() };
+    let refused = events.read(cut).await.unwrap_err();
+    assert!(
+        refused.message().contains("the checksum of session token does not fit"),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_conflict_of_an_append_is_told_however_many_there_are() {
+    let cluster = Cluster::start(1).await;
+    let most = Limits::DEFAULT.append_streams - 1;
+    for (conflicts, bytes) in [(20, 20), (100, 20), (most, 20), (most, 500)] {
+        let exists = || Some(expectation::Expected::Exists(expectation::Exists {}));
+        let name = |nth: usize| format!("{nth:04}-{}", "x".repeat(bytes - 5));
+        let expectations = (0..conflicts).map(|nth| expect(&name(nth), exists())).collect();
+        let message = v1::AppendRequest { expectations, ..append_of(vec![event("a-1")]) };
+        let refused = cluster.events(0).await.append(message).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+        let Reason::Conflicts(told) = reason(&refused) else { panic!("{refused:?}") };
+        assert_eq!(told.conflicts.len() + told.more as usize, conflicts);
+        assert!(told.conflicts.len() >= conflicts.min(20).min(2_000 / bytes), "{}", told.more);
+        assert!(refused.message().starts_with("0000-x"), "{}", refused.message());
+        assert!(refused.message().len() < 500, "{}", refused.message());
     }
 }
