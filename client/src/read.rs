@@ -27,7 +27,8 @@ pub enum From {
     Revision(u64),
     /// A regional position; in global order a global position.
     Position(u64),
-    /// After everything that the cursor covers; forwards only. The cursor decides the order.
+    /// After everything that the cursor covers; forwards only. The cursor decides the order. It belongs
+    /// to the target and filter that it was taken with: others skip what they let through before it.
     Cursor(Cursor),
     /// The first event stamped at or after this time, in milliseconds since the Unix epoch.
     Time(u64),

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::Exit;
 use super::connect::Connect;
+use super::print::clean;
 
 /// Append one event
 #[derive(Debug, clap::Args)]
@@ -18,9 +19,13 @@ pub struct Args {
     stream: String,
     /// Type of the event, as `ItemAdded`
     r#type: String,
-    /// Payload, as JSON; `-` reads it from standard input
+    /// Payload; `-` reads it from standard input
     #[arg(long, short, value_name = "JSON", default_value = "{}")]
     data: String,
+    /// What the payload is, as metadata `content-type`; empty for no such metadata. Only
+    /// application/json must be JSON
+    #[arg(long, value_name = "TYPE", default_value = JSON)]
+    content_type: String,
     /// What must be true of the stream: any, none (it is new), exists, or its last revision
     #[arg(long, value_name = "WHAT", default_value = "any")]
     expect: Expected,
@@ -30,7 +35,7 @@ pub struct Args {
     /// Wait until so many regions hold it durably, this one included
     #[arg(long, value_name = "N", default_value_t = 1)]
     regions: u32,
-    /// How long to wait for other regions, in seconds
+    /// How long to wait for other regions, in seconds; 0 asks only how many hold it already
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     within: u64,
     /// Print the outcome as JSON
@@ -39,6 +44,9 @@ pub struct Args {
     #[command(flatten)]
     connect: Connect,
 }
+
+/// What a payload is unless it is said.
+const JSON: &str = "application/json";
 
 /// An expectation as written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,13 +76,14 @@ pub fn pair(text: &str) -> Result<(String, String), String> {
 
 /// Appends, and says what came of it.
 pub async fn run(args: Args) -> Result<Exit> {
-    let mut new = event(args.r#type)
-        .payload(payload(&args.data)?)
-        .metadata("content-type", "application/json");
+    let mut new = event(args.r#type).payload(payload(&args.data, &args.content_type)?);
+    if !args.content_type.is_empty() {
+        new = new.metadata("content-type", args.content_type);
+    }
     for (key, value) in args.meta {
         new = new.metadata(key, value);
     }
-    let client = args.connect.client()?;
+    let client = args.connect.client().await?;
     let append = client
         .append(&args.stream, new)
         .expect(args.expect.0)
@@ -89,6 +98,7 @@ pub async fn run(args: Args) -> Result<Exit> {
             bail!("written, but only {reached} of {wanted} regions are known to hold it by now")
         }
         Err(error) if error.is_unknown() => {
+            let error = clean(&error.to_string());
             eprintln!("error: {error}; it may have been written: read the stream before repeating");
             Ok(Exit::Unknown)
         }
@@ -96,7 +106,7 @@ pub async fn run(args: Args) -> Result<Exit> {
     }
 }
 
-fn payload(data: &str) -> Result<Vec<u8>> {
+fn payload(data: &str, content_type: &str) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     match data {
         "-" => {
@@ -104,7 +114,10 @@ fn payload(data: &str) -> Result<Vec<u8>> {
         }
         text => bytes.extend_from_slice(text.as_bytes()),
     }
-    serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).context("--data is no JSON")?;
+    if content_type == JSON {
+        let json = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes);
+        json.context("--data is no JSON; --content-type says what else it is")?;
+    }
     Ok(bytes)
 }
 
@@ -137,7 +150,12 @@ fn print(stream: &str, appended: &Appended, as_json: bool) {
         return;
     }
     let revision = revision.map_or_else(String::new, |revision| format!("@{revision}"));
-    println!("{stream}{revision}  {dot}  position {}", appended.position);
+    let held_by = match appended.regions {
+        1 => "1 region".to_owned(),
+        regions => format!("{regions} regions"),
+    };
+    let line = format!("{stream}{revision}  {dot}  position {}, in {held_by}", appended.position);
+    println!("{}", clean(&line));
 }
 
 #[cfg(test)]
@@ -152,6 +170,15 @@ mod tests {
         assert_eq!(expect("exists"), Ok(Expect::Exists));
         assert_eq!(expect("7"), Ok(Expect::Revision(7)));
         assert!(expect("-1").is_err() && expect("some").is_err());
+    }
+
+    #[test]
+    fn only_what_is_said_to_be_json_must_be() {
+        assert_eq!(payload("{}", JSON).unwrap(), b"{}");
+        assert!(payload("tea", JSON).is_err());
+        for content_type in ["text/plain", ""] {
+            assert_eq!(payload("tea", content_type).unwrap(), b"tea");
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub struct Args {
 
 /// Exports what is there now.
 pub async fn run(args: Args) -> Result<Exit> {
-    let client = args.connect.client()?;
+    let client = args.connect.client().await?;
     let total = total(&args).await?;
     let mut writer = match args.file == Path::new("-") {
         true => HistoryWriter::stdout(),

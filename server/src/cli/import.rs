@@ -59,7 +59,7 @@ struct Tally {
 /// Imports, and says how much was new.
 pub async fn run(args: Args) -> Result<Exit> {
     let fingerprint = fingerprint(&args.file)?;
-    let client = args.connect.client()?;
+    let client = args.connect.client().await?;
     let id = producer_id(&fingerprint, args.region.as_deref(), args.batch);
     let producer = client.producer_with(id, 1, 1);
     let mut file = HistoryFile::open(&args.file)?;

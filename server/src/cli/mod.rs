@@ -13,10 +13,13 @@ mod status;
 mod subscribe;
 mod verify;
 
+use std::error::Error;
+use std::fmt;
 use std::process::ExitCode;
 
 use anabranch_server::config::ConfigError;
 use clap::{Parser, Subcommand};
+use print::clean;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -67,11 +70,25 @@ pub fn main() -> ExitCode {
     // Wrong usage ends here, with code 2.
     let command = Cli::parse().command;
     run(command).unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        eprintln!("error: {}", clean(&format!("{error:#}")));
         // A value that cannot be used is wrong usage, wherever it was written.
-        if error.is::<ConfigError>() { Exit::Usage.into() } else { Exit::Failed.into() }
+        let is_usage =
+            |error: &(dyn Error + 'static)| error.is::<ConfigError>() || error.is::<WrongUsage>();
+        let usage = error.chain().any(is_usage);
+        if usage { Exit::Usage.into() } else { Exit::Failed.into() }
     })
 }
+
+/// Flags that cannot mean anything.
+#[derive(Debug, PartialEq, Eq)]
+struct WrongUsage(String);
+
+impl fmt::Display for WrongUsage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+impl Error for WrongUsage {}
 
 /// Lets a reader that has seen enough (`status | head`) end the command quietly: `println!` panics
 /// then.

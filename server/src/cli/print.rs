@@ -21,10 +21,38 @@ impl Format {
     /// Whoever reads our output went away.
     pub fn print(self, out: &mut impl Write, event: &Event) -> io::Result<()> {
         match self.json {
-            true => writeln!(out, "{}", as_json(event)),
-            false => writeln!(out, "{}", as_text(event)),
+            true => writeln!(out, "{}", harmless(&as_json(event).to_string())),
+            false => writeln!(out, "{}", clean(&as_text(event))),
         }
     }
+}
+
+/// Text of others for a terminal: what would move the cursor, end the line or turn the direction of
+/// reading is shown as an escape.
+pub fn clean(text: &str) -> String {
+    escape(text, |c| c.escape_default().collect())
+}
+
+/// The same for JSON: such characters are inside strings only, where JSON has escapes for them.
+pub fn harmless(json: &str) -> String {
+    escape(json, |c| format!("\\u{:04x}", u32::from(c)))
+}
+
+fn escape(text: &str, shown: impl Fn(char) -> String) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for c in text.chars() {
+        match acts(c) {
+            true => clean.push_str(&shown(c)),
+            false => clean.push(c),
+        }
+    }
+    clean
+}
+
+/// Whether a terminal may do something other than to show it. All of these fit in 16 bits.
+fn acts(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn as_text(event: &Event) -> String {
@@ -93,6 +121,17 @@ fn civil(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_wrote_moves_no_cursor_and_makes_no_line() {
+        assert_eq!(clean("tea für 2 \u{20ac}"), "tea für 2 \u{20ac}");
+        assert_eq!(clean("\u{1b}[2Jfake\nline\u{9b}\u{7f}"), r"\u{1b}[2Jfake\nline\u{9b}\u{7f}");
+        assert_eq!(clean("esc-\u{202e}abc"), r"esc-\u{202e}abc");
+        let json = serde_json::to_string("a\n\u{1b}\u{9b}\u{202e}").unwrap();
+        let harmless = harmless(&json);
+        assert!(!harmless.chars().any(acts), "{harmless}");
+        assert_eq!(serde_json::from_str::<String>(&harmless).unwrap(), "a\n\u{1b}\u{9b}\u{202e}");
+    }
 
     #[test]
     fn times_read_as_dates() {

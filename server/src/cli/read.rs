@@ -101,7 +101,7 @@ impl Target {
 
 /// Prints what is there.
 pub async fn run(args: Args) -> Result<Exit> {
-    let client = args.connect.client()?;
+    let client = args.connect.client().await?;
     let mut read = args.target.read(&client).order(args.choice.order).limit(args.limit);
     read = read.filter(args.choice.filter());
     if args.backwards {
@@ -112,7 +112,9 @@ pub async fn run(args: Args) -> Result<Exit> {
     }
     let mut events = read.events();
     let mut out = BufWriter::new(io::stdout().lock());
+    let mut count = 0;
     while let Some(event) = events.next().await {
+        count += 1;
         let event = match event {
             Ok(event) => event,
             Err(error) => {
@@ -125,7 +127,31 @@ pub async fn run(args: Args) -> Result<Exit> {
         }
     }
     written(out.flush())?;
+    let whole = !args.backwards && (args.limit == 0 || count < args.limit);
+    if args.choice.order == Order::Global && whole {
+        say_held_back(&client).await;
+    }
     Ok(Exit::Done)
+}
+
+/// Says on standard error that the global order has not got to all events yet, and who holds it up.
+pub async fn say_held_back(client: &Client) {
+    // Only a remark: what was asked for is done.
+    let Ok(status) = client.status().await else { return };
+    if let Some(remark) = held_back(status.position, status.global_position, &status.blocked_by) {
+        eprintln!("{remark}");
+    }
+}
+
+/// `held` events are there, of which so many are `final_` in the global order.
+fn held_back(held: u64, final_: u64, blocked_by: &[String]) -> Option<String> {
+    let more = held.saturating_sub(final_);
+    let regions = blocked_by.join(", ");
+    (more > 0 && !regions.is_empty()).then(|| {
+        format!(
+            "{more} events that are here are not final yet: the global order waits for {regions}"
+        )
+    })
 }
 
 /// False once whoever reads our output has had enough: `| head` is no failure.
@@ -140,6 +166,18 @@ pub fn written(result: io::Result<()>) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn events_that_the_order_has_not_got_to_are_counted_and_whoever_holds_them_up_is_named() {
+        let blocked = ["asia".to_owned()];
+        let said = held_back(15, 10, &blocked).unwrap();
+        assert_eq!(
+            said,
+            "5 events that are here are not final yet: the global order waits for asia"
+        );
+        assert_eq!(held_back(15, 15, &blocked), None);
+        assert_eq!(held_back(15, 10, &[]), None);
+    }
 
     #[test]
     fn places_are_words_numbers_or_named_numbers() {

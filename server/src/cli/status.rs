@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::Exit;
 use super::connect::{Connect, answered};
-use super::print::utc;
+use super::print::{clean, utc};
 
 /// Show how regions and nodes are
 ///
@@ -27,6 +27,7 @@ pub struct Args {
 
 /// Asks all, prints what was answered.
 pub async fn run(args: Args) -> Result<Exit> {
+    args.connect.check()?;
     let mut found = Vec::new();
     let mut exit = Exit::Done;
     for endpoint in args.connect.endpoints() {
@@ -40,7 +41,7 @@ pub async fn run(args: Args) -> Result<Exit> {
     }
     match args.json {
         true => println!("{}", Value::from_iter(found.iter().map(|(at, s)| as_json(at, s)))),
-        false => found.iter().for_each(|(endpoint, status)| print(endpoint, status)),
+        false => found.iter().for_each(|(at, status)| println!("{}", as_text(at, status))),
     }
     Ok(exit)
 }
@@ -52,16 +53,18 @@ pub async fn ask(connect: &Connect, endpoint: &str) -> Result<StatusResponse> {
     Ok(status.map_err(|status| answered(endpoint, status))?.into_inner())
 }
 
-fn print(endpoint: &str, status: &StatusResponse) {
+/// Lines for people.
+fn as_text(endpoint: &str, status: &StatusResponse) -> String {
     let StatusResponse { region, node, term, version, .. } = status;
     let leader = match status.leader {
         0 => "nobody leads".to_owned(),
         leader if leader == *node => "leads".to_owned(),
         leader => format!("node {leader} leads"),
     };
-    println!("{region}, node {node} at {endpoint}: {leader}, term {term}, version {version}");
-    println!(
-        "  {} events in {} streams, {} of log, applied {} of {} entries",
+    let mut text =
+        format!("{region}, node {node} at {endpoint}: {leader}, term {term}, version {version}\n");
+    text += &format!(
+        "  {} events in {} streams, {} of log, applied {} of {} entries\n",
         HumanCount(status.position),
         HumanCount(status.streams),
         HumanBytes(status.log_bytes),
@@ -72,9 +75,25 @@ fn print(endpoint: &str, status: &StatusResponse) {
         [] => String::new(),
         regions => format!(", waits for {}", regions.join(", ")),
     };
-    println!("  global order is final up to {}{waits}", HumanCount(status.global_position));
-    println!("{}", nodes(&status.nodes, status.leader));
-    println!("{}\n", regions(&status.regions));
+    text +=
+        &format!("  global order is final up to {}{waits}\n", HumanCount(status.global_position));
+    text += &format!("{}\n", nodes(&status.nodes, status.leader));
+    text += &format!("{}\n", regions(&status.regions));
+    for region in status.regions.iter().filter(|region| !region.problem.is_empty()) {
+        text += &format!("  problem of {}: {}\n", region.region, clean(&region.problem));
+    }
+    if let Some(hint) = ask_the_leader(status) {
+        text += &format!("  {hint}\n");
+    }
+    text
+}
+
+/// What a node that does not lead cannot say.
+pub fn ask_the_leader(status: &StatusResponse) -> Option<String> {
+    let StatusResponse { leader, node, leader_address, .. } = status;
+    (*leader != 0 && leader != node).then(|| {
+        format!("how far the nodes are, and links and problems, are known by the leader: node {leader} at {leader_address}")
+    })
 }
 
 /// The nodes of a region.
@@ -100,19 +119,14 @@ pub fn nodes(nodes: &[NodeStatus], leader: u64) -> Table {
 }
 
 fn regions(regions: &[RegionStatus]) -> Table {
-    let mut table = table(&[
-        "region",
-        "link",
-        "events held",
-        "known",
-        "heard up to",
-        "lacks ours for",
-        "problem",
-    ]);
+    let mut table =
+        table(&["region", "link", "events held", "known", "heard up to", "lacks ours for"]);
     for region in regions {
-        let heard = match region.watermark {
-            0 => "never".to_owned(),
-            stamp => utc(Stamp(stamp).unix_ms()),
+        let heard = match (region.watermark, &*region.link) {
+            // Born, and nobody has promised anything yet.
+            (0, "own" | "direct" | "relayed") => "-".to_owned(),
+            (0, _) => "never".to_owned(),
+            (stamp, _) => utc(Stamp(stamp).unix_ms()),
         };
         let lag = match region.lag_ms {
             0 => "-".to_owned(),
@@ -125,7 +139,6 @@ fn regions(regions: &[RegionStatus]) -> Table {
             region.known_seq.to_string(),
             heard,
             lag,
-            region.problem.clone(),
         ]);
     }
     table
@@ -138,16 +151,17 @@ pub fn table(head: &[&str]) -> Table {
     table
 }
 
+fn node_json(node: &NodeStatus) -> Value {
+    json!({
+        "node": node.node,
+        "address": node.address,
+        "voter": node.voter,
+        "matched_index": node.matched_index,
+        "lag_entries": node.lag_entries,
+    })
+}
+
 fn as_json(endpoint: &str, status: &StatusResponse) -> Value {
-    let node = |node: &NodeStatus| {
-        json!({
-            "node": node.node,
-            "address": node.address,
-            "voter": node.voter,
-            "matched_index": node.matched_index,
-            "lag_entries": node.lag_entries,
-        })
-    };
     let region = |region: &RegionStatus| {
         json!({
             "region": region.region,
@@ -179,7 +193,7 @@ fn as_json(endpoint: &str, status: &StatusResponse) -> Value {
         "log_bytes": status.log_bytes,
         "blocked_by": status.blocked_by,
         "frontier": frontier(status.frontier.as_ref()),
-        "nodes": Value::from_iter(status.nodes.iter().map(node)),
+        "nodes": Value::from_iter(status.nodes.iter().map(node_json)),
         "regions": Value::from_iter(status.regions.iter().map(region)),
     })
 }
@@ -200,4 +214,40 @@ fn frontier(context: Option<&Context>) -> Value {
 /// Bytes as hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_have_lines_of_their_own_and_who_knows_more_is_named() {
+        let problem = "its disks were set back to an older copy, or lost; ".repeat(5);
+        let region = |region: &str, link: &str, problem: &str| RegionStatus {
+            region: region.to_owned(),
+            link: link.to_owned(),
+            problem: problem.to_owned(),
+            ..RegionStatus::default()
+        };
+        let regions = vec![region("eu", "own", &problem), region("us", "down", "")];
+        let leader_address = "a:1".to_owned();
+        let asked = StatusResponse { node: 2, leader: 1, leader_address, regions, ..status() };
+        let text = as_text("b:1", &asked);
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines.contains(&format!("  problem of eu: {problem}").as_str()), "{text}");
+        let row = |start: &str| *lines.iter().find(|line| line.trim().starts_with(start)).unwrap();
+        assert!(row("region ").chars().count() < 100, "{text}");
+        assert!(
+            lines.last().unwrap().ends_with("are known by the leader: node 1 at a:1"),
+            "{text}"
+        );
+        assert!(!row("eu ").contains("never") && row("us ").contains("never"), "{text}");
+
+        assert_eq!(ask_the_leader(&StatusResponse { node: 1, leader: 1, ..status() }), None);
+        assert_eq!(ask_the_leader(&StatusResponse { node: 1, leader: 0, ..status() }), None);
+    }
+
+    fn status() -> StatusResponse {
+        StatusResponse { region: "eu".to_owned(), ..StatusResponse::default() }
+    }
 }

@@ -1,5 +1,6 @@
 //! Two regions of one node each, worked with through the binary.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 use tempfile::{TempDir, tempdir};
 
 use crate::ports::free_address;
-use crate::{anabranch, done, run, text, write_config};
+use crate::{anabranch, certificates, done, run, text, write_config};
 
 /// How long a test waits for what should happen soon, on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
@@ -36,12 +37,15 @@ impl Region {
 
     /// SIGTERM, and the exit code.
     fn stop(&mut self) -> Option<i32> {
-        let mut process = self.process.take().unwrap();
-        let id = process.id().to_string();
-        let killed = std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap();
-        assert!(killed.success());
-        process.wait().unwrap().code()
+        terminate(self.process.take().unwrap())
     }
+}
+
+fn terminate(mut process: Child) -> Option<i32> {
+    let id = process.id().to_string();
+    let killed = std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap();
+    assert!(killed.success());
+    process.wait().unwrap().code()
 }
 
 impl Drop for Region {
@@ -64,6 +68,21 @@ fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
 /// Ports of API, Raft and gossip.
 fn ports() -> [u16; 3] {
     std::array::from_fn(|_| free_address().port())
+}
+
+fn one_region() -> (TempDir, Region) {
+    let dir = tempdir().unwrap();
+    certificates(dir.path(), "eu");
+    let ports = ports();
+    write_config(dir.path(), "eu", ports, "");
+    let mut region = Region {
+        config: dir.path().join("eu.toml"),
+        endpoint: format!("http://127.0.0.1:{}", ports[0]),
+        clock_offset: None,
+        process: None,
+    };
+    region.start();
+    (dir, region)
 }
 
 fn two_regions() -> (TempDir, [Region; 2]) {
@@ -92,17 +111,19 @@ fn two_regions_down() -> (TempDir, [Region; 2]) {
 }
 
 fn history(dir: &Path, lines: usize) -> String {
-    let line = |nth: usize| {
-        let region = ["eu", "us"][nth % 2];
-        let (stream, time) = (nth % 7, 1_312_242_084 + nth);
-        format!(
-            r#"{{"region":"{region}","time":{time},"stream":"file-{stream}","type":"FileChanged","data":{{"nth":{nth}}}}}"#
-        )
-    };
-    let text: String = (0..lines).map(|nth| line(nth) + "\n").collect();
+    let text: String = (0..lines).map(line).collect();
     let path = dir.join("history.ndjson.zst");
     std::fs::write(&path, zstd::encode_all(text.as_bytes(), 3).unwrap()).unwrap();
     path.display().to_string()
+}
+
+/// A line of a history.
+fn line(nth: usize) -> String {
+    let region = ["eu", "us"][nth % 2];
+    let (stream, time) = (nth % 7, 1_312_242_084 + nth);
+    format!(
+        r#"{{"region":"{region}","time":{time},"stream":"file-{stream}","type":"FileChanged","data":{{"nth":{nth}}}}}"#
+    ) + "\n"
 }
 
 #[test]
@@ -234,4 +255,70 @@ fn a_test_sets_the_clock_of_a_running_node_off() {
         assert!(output.status.success() || said.contains("jumped ahead by"), "{said}");
         output.status.code() == Some(1)
     });
+}
+
+#[test]
+fn a_subscriber_that_is_terminated_has_saved_its_cursor() {
+    let (dir, region) = one_region();
+    let at = &region.endpoint;
+    let cursor = dir.path().join("cursor").display().to_string();
+    let append = |nth: usize| {
+        let data = format!(r#"{{"nth":{nth}}}"#);
+        done(["append", "s-1", "Added", "--data", &data, "--endpoint", at]);
+    };
+    append(1);
+    let subscribe = ["subscribe", "--stream", "s-1", "--json", "--cursor-file", &cursor];
+    let mut command = anabranch(subscribe.iter().chain(&["--endpoint", at]));
+    let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut printed = BufReader::new(process.stdout.take().unwrap()).lines();
+    assert!(printed.next().unwrap().unwrap().contains(r#""nth":1"#));
+    assert_eq!(terminate(process), Some(0));
+    append(2);
+    let rest = done(subscribe.iter().chain(&["--limit", "1", "--endpoint", at]));
+    assert!(rest.contains(r#""nth":2"#), "{rest}");
+
+    let nowhere = dir.path().join("no/cursor").display().to_string();
+    let refused = run(["subscribe", "--all", "--cursor-file", &nowhere, "--endpoint", at]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(refused.stdout.is_empty(), "found before anything is printed");
+}
+
+#[test]
+fn an_append_says_where_it_is_and_only_goes_to_one_region() {
+    let (_dir, regions) = two_regions();
+    let [eu, us] = [&regions[0], &regions[1]].map(|region| region.endpoint.clone());
+    let append = |flags: &[&str]| {
+        run(["append", "s-1", "T", "--endpoint", &eu].iter().chain(flags).copied())
+    };
+    let text_of = |output: &std::process::Output| text(&output.stdout);
+    assert!(text_of(&append(&[])).trim_end().ends_with(", in 1 region"));
+    assert!(text_of(&append(&["--regions", "2", "--within", "60"])).contains("in 2 regions"));
+    let asked = Instant::now();
+    append(&["--regions", "2", "--within", "0"]);
+    assert!(asked.elapsed() < Duration::from_secs(8), "0 seconds are not all the time there is");
+
+    let both = format!("{eu},{us}");
+    let refused = run(["append", "s-1", "T", "--endpoint", &both]);
+    assert_eq!(refused.status.code(), Some(2));
+    let said = text(&refused.stderr);
+    assert!(said.contains("nodes of two regions") && said.contains("of us"), "{said}");
+
+    let wild = "\u{1b}[2Jfake\nline";
+    assert!(append(&["--data", wild, "--content-type", ""]).status.success());
+    let read = done(["read", "--stream", "s-1", "--endpoint", &eu]);
+    assert_eq!(read.lines().count(), 4, "{read}");
+    assert!(read.contains(r"\u{1b}[2Jfake\nline"), "{read}");
+    let read = done([
+        "read",
+        "--stream",
+        "s-1",
+        "--json",
+        "--backwards",
+        "--limit",
+        "1",
+        "--endpoint",
+        &eu,
+    ]);
+    let event: serde_json::Value = serde_json::from_str(&read).unwrap();
+    assert_eq!(event["metadata"], serde_json::json!({}));
 }

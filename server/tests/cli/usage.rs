@@ -98,10 +98,47 @@ fn a_clock_is_set_wrong_by_a_hidden_flag_only() {
 }
 
 #[test]
+fn check_looks_into_the_files_of_certificates() {
+    let dir = tempdir().unwrap();
+    write_config(dir.path(), "eu", [7101, 7201, 7301], "");
+    let start = |flags: &[&str]| {
+        let mut command = anabranch(["serve", "--config"]);
+        command.arg(dir.path().join("eu.toml")).args(flags).output().unwrap()
+    };
+    certificates(dir.path(), "us");
+    for flags in [&["--check"][..], &[]] {
+        let output = start(flags);
+        assert_eq!(output.status.code(), Some(2), "{flags:?}");
+        let said = text(&output.stderr);
+        assert!(
+            said.contains("tls.cert = ") && said.contains("eu.pem: cannot be read: "),
+            "{said}"
+        );
+    }
+    certificates(dir.path(), "eu");
+    assert!(start(&["--check"]).status.success());
+}
+
+#[test]
+fn what_cannot_be_an_address_is_refused_before_anybody_is_asked() {
+    for endpoint in ["", "nonsense", "https://127.0.0.1:1"] {
+        for command in
+            [&["append", "s", "t"][..], &["read", "--all"], &["status"], &["export", "-"]]
+        {
+            let output = run(command.iter().copied().chain(["--endpoint", endpoint]));
+            let said = text(&output.stderr);
+            assert!(said.contains("--endpoint"), "{command:?}: {said}");
+            assert_eq!(output.status.code(), Some(2), "{command:?} {endpoint:?}: {said}");
+        }
+    }
+}
+
+#[test]
 fn nobody_at_the_address_is_an_error_that_says_so() {
     let output = run(["status", "--endpoint", "http://127.0.0.1:1"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("connect to http://127.0.0.1:1"));
+    let said = "error: connect to http://127.0.0.1:1: Connection refused (os error 111)\n";
+    assert_eq!(text(&output.stderr), said, "the cause, once");
 }
 
 #[test]
