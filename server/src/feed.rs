@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 /// One event of a history file.
@@ -45,12 +45,18 @@ struct Line<'a> {
     time: u64,
     stream: String,
     r#type: String,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow, default, deserialize_with = "there")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<&'a RawValue>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     data_hex: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     metadata: BTreeMap<String, String>,
+}
+
+/// A value that is there, `null` as well.
+fn there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// Why a history file cannot be read on, or written.
@@ -275,8 +281,6 @@ fn render(entry: &Entry) -> Vec<u8> {
     let data = serde_json::from_slice::<&RawValue>(&entry.payload).ok();
     // Raw values are read without the space around them; what has any is kept byte for byte in hex.
     let data = data.filter(|raw| one_line && raw.get().len() == entry.payload.len());
-    // `null` would be read back as "no data".
-    let data = data.filter(|raw| raw.get() != "null");
     let line = Line {
         region: entry.region.clone(),
         time: entry.time,
@@ -393,6 +397,24 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn null_is_a_payload_in_either_form() {
+        let line =
+            |data: &str| format!(r#"{{"region":"eu","time":1,"stream":"s","type":"t",{data}}}"#);
+        let text = format!("{}\n{}\n", line(r#""data":null"#), line(r#""data_hex":"6e756c6c""#));
+        let (_dir, path) = written("history", text.as_bytes());
+        let entries: Vec<_> = read(&path).into_iter().map(Result::unwrap).collect();
+        assert_eq!(
+            entries.iter().map(|entry| &entry.payload[..]).collect::<Vec<_>>(),
+            [b"null"; 2]
+        );
+        assert!(text_of(&render(&entries[0])).contains(r#""data":null"#));
+    }
+
+    fn text_of(bytes: &[u8]) -> &str {
+        std::str::from_utf8(bytes).unwrap()
     }
 
     #[test]

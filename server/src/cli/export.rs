@@ -1,15 +1,18 @@
 //! `anabranch export`.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anabranch_client::{Event, From, Order};
-use anabranch_server::feed::{Entry, HistoryWriter};
+use anabranch_server::feed::{Entry, FeedError, HistoryWriter};
 use anyhow::Result;
 use indicatif::HumanCount;
+use serde_json::json;
 
 use super::Exit;
 use super::connect::{Connect, answered, explain};
 use super::import::{REGION_KEY, TIME_KEY, progress};
+use super::read::say_held_back;
 use anabranch_client::wire::StatusRequest;
 
 /// Events between two looks at the progress bar.
@@ -29,6 +32,9 @@ pub struct Args {
     /// Where to begin: start, a position, time:MS since 1970
     #[arg(long, value_name = "WHERE", default_value = "start", value_parser = super::read::from)]
     from: From,
+    /// Print how many were written as JSON; on standard error if the events go to standard output
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     connect: Connect,
 }
@@ -37,7 +43,8 @@ pub struct Args {
 pub async fn run(args: Args) -> Result<Exit> {
     let client = args.connect.client().await?;
     let total = total(&args).await?;
-    let mut writer = match args.file == Path::new("-") {
+    let to_stdout = args.file == Path::new("-");
+    let mut writer = match to_stdout {
         true => HistoryWriter::stdout(),
         false => HistoryWriter::create(&args.file)?,
     };
@@ -45,17 +52,39 @@ pub async fn run(args: Args) -> Result<Exit> {
     let mut events = client.read_all().order(args.order).from(args.from).events();
     let mut count = 0;
     while let Some(event) = events.next().await {
-        writer.write(&entry(event.map_err(explain)?))?;
+        if !taken(writer.write(&entry(event.map_err(explain)?)))? {
+            return Ok(Exit::Done);
+        }
         count += 1;
         if count % SHOW_EVERY == 0 {
             bar.set_position(count);
             bar.set_message(format!("{} events", HumanCount(count)));
         }
     }
-    writer.finish()?;
+    if !taken(writer.finish())? {
+        return Ok(Exit::Done);
+    }
     bar.finish_and_clear();
-    eprintln!("{count} events written");
+    match (args.json, to_stdout) {
+        (true, false) => println!("{}", json!({ "events": count })),
+        (true, true) => eprintln!("{}", json!({ "events": count })),
+        (false, _) => eprintln!("{count} events written"),
+    }
+    if args.order == Order::Global {
+        say_held_back(&client).await;
+    }
     Ok(Exit::Done)
+}
+
+/// False once whoever reads our output has had enough: `| head` is no failure.
+fn taken(result: Result<(), FeedError>) -> Result<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(FeedError::Write { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// How many events there are to export at most, for the bar.

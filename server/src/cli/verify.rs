@@ -1,25 +1,25 @@
 //! `anabranch verify`.
 
 mod compare;
+mod report;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anabranch_client::wire::cluster_client::ClusterClient;
-use anabranch_client::wire::{FingerprintRequest, FingerprintResponse};
-use anyhow::{Result, bail};
-use indicatif::HumanCount;
+use anabranch_client::wire::{FingerprintRequest, StatusRequest};
+use anyhow::Result;
 use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 
-use super::Exit;
 use super::connect::{Connect, answered};
+use super::print::clean;
+use super::{Exit, WrongUsage};
 use compare::{Agreement, Difference, Held, compare, differing_streams};
+use report::Report;
 
 /// Pause between two looks while regions catch up with each other.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Streams named at most.
-const STREAMS_SHOWN: usize = 20;
 
 /// Compare what regions hold
 ///
@@ -31,6 +31,9 @@ pub struct Args {
     /// How long to wait until all hold the same events, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     wait: u64,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     connect: Connect,
 }
@@ -44,69 +47,46 @@ pub async fn run(args: Args) -> Result<Exit> {
         nodes.insert(endpoint.clone(), args.connect.cluster(endpoint).await?);
     }
     if nodes.len() < 2 {
-        bail!("give the addresses of at least two nodes, as --endpoint A,B");
+        let problem = "give the addresses of at least two nodes, as --endpoint A,B";
+        return Err(WrongUsage(problem.to_owned()).into());
     }
     let deadline = Instant::now() + Duration::from_secs(args.wait);
-    loop {
+    let report = loop {
         let held = look(&mut nodes, &[]).await?;
         match compare(&held) {
             Ok(Agreement::Partial { .. }) if Instant::now() < deadline => sleep(LOOK_EVERY).await,
-            Ok(agreement) => return Ok(report(&agreement)),
-            Err(difference) => return differs(&mut nodes, difference).await,
+            Ok(agreement) => break Report::agree(&held, agreement),
+            Err(difference) => break differ(&mut nodes, difference).await?,
         }
+    };
+    match args.json {
+        true => println!("{}", report.as_json()),
+        false => print!("{}", clean_lines(&report.as_text())),
     }
+    Ok(if report.holds() { Exit::Done } else { Exit::Failed })
+}
+
+fn clean_lines(text: &str) -> String {
+    text.lines().map(|line| clean(line) + "\n").collect()
 }
 
 /// What every node holds now, with the streams of `buckets` one by one.
 async fn look(nodes: &mut Nodes, buckets: &[u32]) -> Result<Vec<Held>> {
     let mut held = Vec::new();
     for (endpoint, cluster) in nodes {
+        let failed = |status| answered(endpoint, status);
         let request = FingerprintRequest { shard: 0, buckets: buckets.to_vec() };
-        let answer: FingerprintResponse = match cluster.fingerprint(request).await {
-            Ok(answer) => answer.into_inner(),
-            Err(status) => return Err(answered(endpoint, status)),
-        };
-        held.push(Held::new(endpoint, answer)?);
+        let answer = cluster.fingerprint(request).await.map_err(failed)?.into_inner();
+        let status = cluster.status(StatusRequest { shard: 0 }).await.map_err(failed)?.into_inner();
+        held.push(Held::new(endpoint, answer, status)?);
     }
     Ok(held)
 }
 
-fn report(agreement: &Agreement) -> Exit {
-    match agreement {
-        Agreement::Full { events, streams } => {
-            println!(
-                "equal: all {} events of {} streams",
-                HumanCount(*events),
-                HumanCount(*streams)
-            );
-            Exit::Done
-        }
-        Agreement::Partial { global, chains: 0 } if *global == 0 => {
-            println!("not comparable yet: the regions have nothing in common that is final");
-            Exit::Failed
-        }
-        Agreement::Partial { global, chains } => {
-            println!(
-                "equal up to global position {}, and {chains} origins' chains as far as held; the \
-                 regions do not hold the same events yet",
-                HumanCount(*global),
-            );
-            Exit::Done
-        }
-    }
-}
-
-async fn differs(nodes: &mut Nodes, difference: Difference) -> Result<Exit> {
-    println!("DIFFERENT: {difference}");
-    let Difference::Buckets { buckets, .. } = &difference else { return Ok(Exit::Failed) };
-    let held = look(nodes, buckets).await?;
-    let streams = differing_streams(&held);
-    for (stream, counts) in streams.iter().take(STREAMS_SHOWN) {
-        let counts: Vec<_> = counts.iter().map(|(at, events)| format!("{at}: {events}")).collect();
-        println!("  {stream}  events {}", counts.join(", "));
-    }
-    if streams.len() > STREAMS_SHOWN {
-        println!("  and {} more streams", streams.len() - STREAMS_SHOWN);
-    }
-    Ok(Exit::Failed)
+async fn differ(nodes: &mut Nodes, difference: Difference) -> Result<Report> {
+    let streams = match &difference {
+        Difference::Buckets { buckets, .. } => differing_streams(&look(nodes, buckets).await?),
+        _ => BTreeMap::new(),
+    };
+    Ok(Report::Differ { difference, streams })
 }

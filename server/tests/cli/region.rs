@@ -136,21 +136,24 @@ fn two_regions_are_imported_into_compared_exported_and_restarted() {
     let import = |at: &str, region: &str| {
         done(["import", &file, "--region", region, "--batch", "300", "--endpoint", at])
     };
-    assert_eq!(
-        import(&eu, "eu"),
-        "1000 events added, 0 were there already, 1000 of other regions\n"
-    );
-    assert_eq!(
-        import(&us, "us"),
-        "1000 events added, 0 were there already, 1000 of other regions\n"
-    );
-    assert_eq!(
-        import(&eu, "eu"),
-        "0 events added, 1000 were there already, 1000 of other regions\n"
-    );
+    let said = |added, known| {
+        format!(
+            "{added} events added, {known} were there already, 1000 of other regions, up to line \
+             2000\n"
+        )
+    };
+    assert_eq!(import(&eu, "eu"), said(1000, 0));
+    assert_eq!(import(&us, "us"), said(1000, 0));
+    assert_eq!(import(&eu, "eu"), said(0, 1000));
 
     let verified = done(["verify", "--wait", "60", "--endpoint", &both]);
     assert!(verified.starts_with("equal: all "), "{verified}");
+    let verified = done(["verify", "--wait", "60", "--json", "--endpoint", &both]);
+    let verified: serde_json::Value = serde_json::from_str(&verified).unwrap();
+    assert_eq!(verified["outcome"], "equal", "{verified}");
+    let same =
+        done(["verify", "--endpoint", &format!("{eu},{}", eu.replace("127.0.0.1", "localhost"))]);
+    assert!(same.contains("note: of one region are eu ("), "{same}");
 
     // The global order is the same file from both regions, once it is final there.
     let export = |at: &str| done(["export", "-", "--endpoint", at]);
@@ -258,6 +261,70 @@ fn a_test_sets_the_clock_of_a_running_node_off() {
 }
 
 #[test]
+fn a_history_that_has_grown_is_imported_on_however_it_is_cut() {
+    let (dir, region) = one_region();
+    let at = &region.endpoint;
+    let file = dir.path().join("growing.ndjson");
+    let write = |lines: std::ops::Range<usize>| {
+        std::fs::write(&file, lines.map(line).collect::<String>()).unwrap();
+    };
+    let import = |flags: &[&str]| {
+        let file = file.display().to_string();
+        let import = ["import", &file, "--json", "--endpoint", at];
+        let tally = done(import.iter().chain(flags).copied());
+        let tally: serde_json::Value = serde_json::from_str(&tally).unwrap();
+        ["added", "known", "last_line"].map(|key| tally[key].as_u64().unwrap())
+    };
+    write(0..250);
+    assert_eq!(import(&["--batch", "100"]), [250, 0, 250]);
+    write(0..390);
+    assert_eq!(import(&["--batch", "100"]), [140, 250, 390], "the last batch was half there");
+    assert_eq!(import(&["--batch", "100"]), [0, 390, 390]);
+    assert_eq!(import(&["--batch", "37"]), [0, 390, 390], "all of it, in other batches");
+    write(0..400);
+    assert_eq!(import(&["--from-line", "391"]), [10, 0, 400]);
+    let exported = done(["export", "-", "--endpoint", at]);
+    assert_eq!(exported.lines().filter(|line| line.contains("FileChanged")).count(), 400);
+}
+
+#[test]
+fn what_was_exported_is_imported_whole() {
+    let (dir, region) = one_region();
+    let at = &region.endpoint;
+    let full = "x".repeat(16 * 1024 - "note".len());
+    let note = |value: &str| format!(r#""metadata":{{"note":"{value}"}}"#);
+    let line = |data: &str, metadata: &str| {
+        format!(
+            r#"{{"region":"mars","time":7,"stream":"s-1","type":"T","data":{data},{metadata}}}"#
+        )
+    };
+    let text = [line("null", &note("")), line("1", &note(&full)), line("2", &note("short"))];
+    let first = dir.path().join("first.ndjson");
+    std::fs::write(&first, text.join("\n")).unwrap();
+    let import = |file: &Path| done(["import", &file.display().to_string(), "--endpoint", at]);
+    let said = import(&first);
+    assert!(said.contains("3 events added"), "{said}");
+    assert!(
+        said.ends_with("; 1 without their time and region, since their metadata is full\n"),
+        "{said}"
+    );
+    let second = dir.path().join("second.ndjson");
+    let export = |file: &Path| {
+        done(["export", &file.display().to_string(), "--json", "--endpoint", at]);
+        let text = std::fs::read_to_string(file).unwrap();
+        text.lines().filter(|line| line.contains("s-1")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let exported = export(&second);
+    assert_eq!(exported.len(), 3);
+    assert!(exported[0].contains(r#""region":"mars","time":7,"#), "{}", exported[0]);
+    assert!(exported[0].contains(r#""data":null"#) && exported[1].contains(&full));
+    // One line further down they are other events.
+    std::fs::write(&second, format!("\n{}", exported.join("\n"))).unwrap();
+    let said = import(&second);
+    assert!(said.starts_with("3 events added"), "{said}");
+}
+
+#[test]
 fn a_subscriber_that_is_terminated_has_saved_its_cursor() {
     let (dir, region) = one_region();
     let at = &region.endpoint;
@@ -321,4 +388,15 @@ fn an_append_says_where_it_is_and_only_goes_to_one_region() {
     ]);
     let event: serde_json::Value = serde_json::from_str(&read).unwrap();
     assert_eq!(event["metadata"], serde_json::json!({}));
+}
+
+#[test]
+fn an_export_ends_quietly_when_its_reader_has_seen_enough() {
+    let (_dir, region) = one_region();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = anabranch(["export", "-", "--endpoint", &region.endpoint]);
+    let output = command.stdout(writer).output().unwrap();
+    assert!(output.status.success(), "{:?}", output.status);
+    assert_eq!(text(&output.stderr), "");
 }

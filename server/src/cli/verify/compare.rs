@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use anabranch_client::wire::FingerprintResponse;
+use anabranch_client::wire::{FingerprintResponse, StatusResponse};
 use anabranch_client::{Context, Origin};
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
@@ -13,6 +13,10 @@ use bytes::Bytes;
 pub struct Held {
     /// Where it was asked.
     pub at: String,
+    pub region: String,
+    /// The life of its region that it is of, and those of the others that it knows; of some it may not
+    /// have heard.
+    pub lives: BTreeMap<String, Bytes>,
     pub frontier: Context,
     pub events: u64,
     pub streams: u64,
@@ -27,7 +31,11 @@ pub struct Held {
 
 impl Held {
     /// Reads a node's answer.
-    pub fn new(endpoint: &str, answer: FingerprintResponse) -> Result<Self> {
+    pub fn new(
+        endpoint: &str,
+        answer: FingerprintResponse,
+        status: StatusResponse,
+    ) -> Result<Self> {
         let malformed = || format!("{endpoint} answered what cannot be read");
         let frontier =
             answer.frontier.with_context(malformed)?.try_into().with_context(malformed)?;
@@ -42,8 +50,12 @@ impl Held {
             marks.insert(answer.global_position, answer.global_chain);
         }
         let named = answer.named.into_iter().map(|s| (s.stream, (s.events, s.hash))).collect();
+        let known = status.regions.into_iter().map(|region| (region.region, region.incarnation));
+        let lives = known.chain([(status.region, status.incarnation)]);
         Ok(Self {
             at: format!("{} ({endpoint})", answer.region),
+            region: answer.region,
+            lives: lives.filter(|(_, life)| !life.is_empty()).collect(),
             frontier,
             events: answer.events,
             streams: answer.streams,
@@ -72,6 +84,8 @@ pub enum Agreement {
 /// Something contradicts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Difference {
+    /// They know two lives of one region: it was rebuilt, or a restored copy of it was.
+    Lives { region: String, at: [String; 2] },
     /// Two histories under one origin.
     Chain { origin: Origin, seq: u64, at: [String; 2] },
     /// Two global orders.
@@ -83,6 +97,11 @@ pub enum Difference {
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Lives { region, at: [one, other] } => write!(
+                f,
+                "{one} and {other} know different lives of region {region}: it began anew \
+                 (docs/runbooks/region-set-back.md)"
+            ),
             Self::Chain { origin, seq, at: [one, other] } => {
                 write!(f, "{one} and {other} hold different events of {origin} up to {seq}")
             }
@@ -104,6 +123,7 @@ pub fn compare(held: &[Held]) -> Result<Agreement, Difference> {
     let mut full = true;
     for (nth, one) in held.iter().enumerate() {
         for other in &held[nth + 1..] {
+            compare_lives(one, other)?;
             compare_chains(one, other, &mut chains)?;
             let equal_up_to = compare_marks(one, other)?;
             global = Some(global.map_or(equal_up_to, |least: u64| least.min(equal_up_to)));
@@ -119,6 +139,18 @@ pub fn compare(held: &[Held]) -> Result<Agreement, Difference> {
         }
         _ => Agreement::Partial { global: global.unwrap_or(0), chains: chains.len() },
     })
+}
+
+fn compare_lives(one: &Held, other: &Held) -> Result<(), Difference> {
+    let differs = |(region, life): &(&String, &Bytes)| {
+        other.lives.get(*region).is_some_and(|theirs| theirs != *life)
+    };
+    match one.lives.iter().find(differs) {
+        None => Ok(()),
+        Some((region, _)) => {
+            Err(Difference::Lives { region: region.clone(), at: names(one, other) })
+        }
+    }
 }
 
 fn compare_chains(
@@ -198,6 +230,8 @@ mod tests {
         let seqs = [(origin("eu"), eu), (origin("us"), us)];
         Held {
             at: at.to_owned(),
+            region: at.to_owned(),
+            lives: BTreeMap::from([("us".to_owned(), bytes("1"))]),
             frontier: seqs.iter().map(|(origin, seq)| (origin.clone(), Seq(*seq))).collect(),
             events: eu + us,
             streams: 1,
@@ -229,6 +263,11 @@ mod tests {
     #[test]
     fn every_contradiction_is_found_and_named() {
         let at = || ["A".to_owned(), "B".to_owned()];
+        let mut rebuilt = held("B", 0, 0);
+        rebuilt.lives.insert("us".to_owned(), bytes("2"));
+        let lives = Difference::Lives { region: "us".to_owned(), at: at() };
+        assert_eq!(compare(&[held("A", 5, 3), rebuilt]), Err(lives));
+
         let mut forked = held("B", 5, 2);
         forked.chains.insert(origin("eu"), (5, bytes("x")));
         let chain = Difference::Chain { origin: origin("eu"), seq: 5, at: at() };
