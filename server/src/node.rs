@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 
 pub use certificates::Certificates;
 pub use error::StartError;
@@ -117,8 +118,8 @@ impl Node {
         let (raft_listener, api_listener) = listen(&config, &*environment.net).await?;
         let folder = open_folder(&config, &environment).await?;
         let certificates = Certificates::read(&config)?;
-        let gossip_world = open_gossip(&config, &environment).await?;
         certificates.watch_their_end(&config)?;
+        let gossip_world = open_gossip(&config, &environment).await?;
         let (publish, gossip_known) = watch::channel(None);
         let identity = Arc::new(Identity::new(config.region.clone(), config.node));
         let known = gossip_known.clone();
@@ -147,7 +148,8 @@ impl Node {
             tls: config.tls.api.then(|| api_tls(&config, &certificates.raft)),
             settings: api_settings(&config),
         });
-        let raft = serve_raft(raft_listener, service.clone(), certificates.raft, &failed);
+        let served = (service.clone(), api.operator());
+        let raft = serve_raft(raft_listener, served, certificates.raft, &failed);
         let api = serve_api(api_listener, api, &failed);
         let ended = CancellationToken::new();
         let inner = Inner { config, folder, shards, gossip, service, failed, ended, api, raft };
@@ -409,14 +411,15 @@ fn read_on() -> ReadOn {
 
 fn serve_raft(
     listener: Box<dyn Listener>,
-    service: RaftService,
+    (service, operator): (RaftService, Routes),
     tls: RaftTls,
     failed: &watch::Sender<Option<String>>,
 ) -> Serving {
     let (stop, failed) = (CancellationToken::new(), failed.clone());
     let stopped = stop.clone().cancelled_owned();
     let task = tokio::spawn(async move {
-        if let Err(error) = raft::serve(listener, service, Some(&tls), stopped).await {
+        let serving = raft::serve_beside(listener, service, operator, Some(&tls), stopped);
+        if let Err(error) = serving.await {
             fail(&failed, format!("the Raft listener failed: {error}"));
         }
     });
@@ -442,6 +445,7 @@ fn api_settings(config: &ValidConfig) -> ApiSettings {
     ApiSettings {
         limits: config.limits.clone(),
         append_bytes_in_flight: config.admission_bytes,
+        membership_on_api: config.membership_on_api,
         ..ApiSettings::default()
     }
 }

@@ -7,6 +7,7 @@ use anabranch_proto::v1;
 use anabranch_proto::v1::cluster_client::ClusterClient;
 use anabranch_proto::v1::cluster_server::Cluster;
 use tokio::time::{Instant, timeout_at};
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use super::Api;
@@ -45,8 +46,10 @@ impl Cluster for Api {
         &self,
         request: Request<v1::ChangeMembershipRequest>,
     ) -> Result<Response<v1::ChangeMembershipResponse>, Status> {
-        let within = within(request.metadata()).unwrap_or(self.inner.settings.membership_within);
-        let deadline = Instant::now() + with_margin(within);
+        if !self.inner.settings.membership_on_api {
+            return Err(Status::permission_denied(NOT_HERE));
+        }
+        let deadline = self.membership_deadline(request.metadata());
         let forwarded = was_forwarded(request.metadata());
         let message = request.into_inner();
         let shard = self.shard_at(message.shard)?;
@@ -59,8 +62,18 @@ impl Cluster for Api {
     }
 }
 
+/// What is said of a change of the members at the API's port.
+const NOT_HERE: &str = "the members are changed at the Raft port of their leader, with a certificate of \
+                        the region: `anabranch members --config node.toml --voters ...` does it; with \
+                        membership-on-api = true it is served here, too";
+
 impl Api {
-    fn shard_at(&self, wire: u32) -> Result<&Shard, Status> {
+    pub(super) fn membership_deadline(&self, metadata: &MetadataMap) -> Instant {
+        let within = within(metadata).unwrap_or(self.inner.settings.membership_within);
+        Instant::now() + with_margin(within)
+    }
+
+    pub(super) fn shard_at(&self, wire: u32) -> Result<&Shard, Status> {
         let id = shard("shard", wire)?;
         self.inner.shards.get(&id).ok_or_else(|| no_shard(id.0))
     }
@@ -85,7 +98,7 @@ impl Api {
     }
 }
 
-async fn change_here(
+pub(super) async fn change_here(
     shard: &Shard,
     message: v1::ChangeMembershipRequest,
     deadline: Instant,

@@ -13,6 +13,7 @@ mod cluster;
 mod events;
 mod forward;
 mod malformed;
+mod operator;
 mod read;
 mod refusal;
 mod serve;

@@ -21,6 +21,9 @@ pub struct ApiSettings {
     pub append_within: Duration,
     /// How long a change of the members may take if its caller does not say.
     pub membership_within: Duration,
+    /// Whoever reaches the interface may change who the members are; else only those who come to the
+    /// Raft port with a certificate.
+    pub membership_on_api: bool,
     /// How long connecting to the leader may take.
     pub connect_within: Duration,
     /// Connections that may be open.
@@ -41,6 +44,7 @@ impl Default for ApiSettings {
             reads_max: limits::READS,
             append_within: Duration::from_secs(10),
             membership_within: Duration::from_secs(60),
+            membership_on_api: false,
             connect_within: Duration::from_secs(2),
             connections_max: 4096,
             streams_per_connection: 1024,

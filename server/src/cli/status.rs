@@ -151,6 +151,17 @@ pub fn table(head: &[&str]) -> Table {
     table
 }
 
+/// The members of a region, and who leads it.
+pub fn nodes_json(status: &StatusResponse) -> Value {
+    json!({
+        "region": status.region,
+        "asked": status.node,
+        "leader": status.leader,
+        "leader_address": status.leader_address,
+        "nodes": Value::from_iter(status.nodes.iter().map(node_json)),
+    })
+}
+
 fn node_json(node: &NodeStatus) -> Value {
     json!({
         "node": node.node,

@@ -23,6 +23,8 @@ pub struct Config {
     pub shards: u16,
     /// This node joins a region that runs already.
     pub join: bool,
+    /// Whoever reaches the API may change who the members are.
+    pub membership_on_api: bool,
     /// Nodes that form the first membership; all of `nodes` if empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bootstrap: Vec<u64>,
@@ -188,6 +190,7 @@ impl Config {
         data_dir: PathBuf::new(),
         shards: 1,
         join: false,
+        membership_on_api: false,
         bootstrap: Vec::new(),
         log_level: String::new(),
         listen: Listen { api: None, raft: None, gossip: None },

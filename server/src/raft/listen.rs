@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use tonic::service::Routes;
 use tonic::transport::Server;
 
 use super::link::{RaftTls, WINDOW_BYTES};
@@ -26,6 +27,20 @@ pub async fn serve(
     tls: Option<&RaftTls>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
+    serve_beside(listener, service, Routes::default(), tls, stop).await
+}
+
+/// As [`serve`], with other services for those who have shown a node's certificate.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_beside(
+    listener: Box<dyn Listener>,
+    service: RaftService,
+    others: Routes,
+    tls: Option<&RaftTls>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
     let mut server = Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
         .initial_stream_window_size(WINDOW_BYTES)
@@ -36,5 +51,6 @@ pub async fn serve(
         server = server.tls_config(tls.server())?;
     }
     let connections = connections(listener, "raft", CONNECTIONS_MAX);
-    server.add_service(service.server()).serve_with_incoming_shutdown(connections, stop).await
+    let services = server.add_routes(others.add_service(service.server()));
+    services.serve_with_incoming_shutdown(connections, stop).await
 }

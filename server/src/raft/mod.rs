@@ -32,7 +32,7 @@ pub use config::{GroupConfig, InvalidTimings, Timings};
 pub use group::{RaftGroup, StartError};
 pub use identity::{Identity, Misdirected};
 pub use link::RaftTls;
-pub use listen::serve;
+pub use listen::{serve, serve_beside};
 pub use machine::{Machine, MachineFailed, Resume};
 pub use members::{MembershipError, TransferError};
 pub use propose::{ProposeError, Proposed, ReadIndexError};

@@ -351,6 +351,31 @@ fn a_subscriber_that_is_terminated_has_saved_its_cursor() {
 }
 
 #[test]
+fn members_are_changed_with_the_nodes_certificate_and_by_nobody_else() {
+    let (dir, region) = one_region();
+    let config = region.config.display().to_string();
+    let members =
+        |flags: &[&str]| run(["members", "--config", &config].iter().chain(flags).copied());
+    for flags in [&["--json"][..], &["--json", "--voters", "1"]] {
+        let output = members(flags);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let shown: serde_json::Value = serde_json::from_str(&text(&output.stdout)).unwrap();
+        assert_eq!((&shown["region"], &shown["leader"]), (&"eu".into(), &1.into()));
+        assert_eq!(shown["nodes"][0]["voter"], true);
+    }
+    // A certificate of the same authority, but of another region.
+    certificates(dir.path(), "us");
+    let foreign = std::fs::read_to_string(&region.config).unwrap();
+    let foreign = foreign.replace("eu.pem", "us.pem").replace("eu-key", "us-key");
+    std::fs::write(&region.config, foreign).unwrap();
+    let refused = members(&["--voters", "1"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = text(&refused.stderr);
+    assert!(said.contains("the certificate is of region us, this one is eu"), "{said}");
+    assert!(members(&[]).status.success(), "looking is allowed");
+}
+
+#[test]
 fn an_append_says_where_it_is_and_only_goes_to_one_region() {
     let (_dir, regions) = two_regions();
     let [eu, us] = [&regions[0], &regions[1]].map(|region| region.endpoint.clone());

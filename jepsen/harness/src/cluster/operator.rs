@@ -29,14 +29,13 @@ impl Operator {
         Self { binary: binary.to_owned(), log: folder.join("operator.log") }
     }
 
-    /// Has these nodes vote in the region of the node at `url` from now on: new ones first catch up,
+    /// Has these nodes vote in the region of a configuration from now on: new ones first catch up,
     /// those that are not named leave. True if that is done; else it may be, or may yet.
     ///
     /// # Errors
     /// If the command cannot be run.
     pub(super) async fn set_voters(
         &self,
-        url: &str,
         config: &Path,
         voters: &BTreeSet<u64>,
     ) -> anyhow::Result<bool> {
@@ -46,7 +45,7 @@ impl Operator {
         let mut command = Command::new(&self.binary);
         clean(&mut command);
         command
-            .args(["members", "--endpoint", url, "--voters", &voters.join(",")])
+            .args(["members", "--voters", &voters.join(",")])
             .args(["--within", &CATCH_UP_SECONDS.to_string()])
             .arg("--config")
             .arg(config)

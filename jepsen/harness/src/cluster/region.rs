@@ -124,18 +124,16 @@ impl Region {
         self.restart(node)?;
         let config = self.papers.file((self.number, node));
         let deadline = Instant::now() + within;
-        for other in (1..NODES).map(|step| (node + step) % NODES).cycle() {
-            let url = self.sight.url((self.number, other));
+        loop {
             let voters = self.sight.ids(self.number);
-            if self.operator.set_voters(url, &config, &voters).await? {
+            if self.operator.set_voters(&config, &voters).await? {
                 return Ok(true);
             }
             if Instant::now() >= deadline {
-                break;
+                return Ok(false);
             }
             sleep(ASK_AGAIN).await;
         }
-        Ok(false)
     }
 
     /// The node itself, or the next one whose disk can be filled; none if there is none.

@@ -365,6 +365,28 @@ async fn a_reader_waits_for_its_session_for_a_second_unless_it_says_otherwise() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_members_are_not_changed_at_the_api_unless_that_is_allowed() {
+    let change = |cluster: &Cluster| {
+        let leadership = cluster.shards[0].raft().leadership().borrow().clone();
+        let (node, Node { raft_address, api_address }) = leadership.leader.expect("it leads");
+        let voters = vec![v1::Member { node, raft_address, api_address }];
+        v1::ChangeMembershipRequest { shard: 0, voters }
+    };
+    let closed = Cluster::start(1).await;
+    let mut client = ClusterClient::new(closed.channel(0).await);
+    let refused = client.change_membership(change(&closed)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused:?}");
+    assert!(refused.message().contains("membership-on-api"), "{refused:?}");
+    assert!(client.status(v1::StatusRequest { shard: 0 }).await.is_ok());
+
+    let settings = ApiSettings { membership_on_api: true, ..ApiSettings::default() };
+    let open = Cluster::start_with(1, settings).await;
+    let mut client = ClusterClient::new(open.channel(0).await);
+    let changed = client.change_membership(change(&open)).await.unwrap().into_inner();
+    assert_eq!(changed.voters, [1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_conflict_of_an_append_is_told_however_many_there_are() {
     let cluster = Cluster::start(1).await;
     let most = Limits::DEFAULT.append_streams - 1;
