@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anabranch_core::import::{Batch, Importer, Offered};
+use anabranch_core::import::{Batch, Held, Importer, Offered};
+use anabranch_core::region::Region;
 use anabranch_core::{Context, Digest, Group, Origin, RegionName, Seq};
 use anabranch_gossip::{BoxFuture, ClockAnswer, ClockTrust, OfferError, Sink};
 use parking_lot::Mutex;
@@ -44,6 +45,8 @@ struct AboutUs {
     other_life: Option<(RegionName, Origin, Seq)>,
     /// Regions that have said, themselves, what they hold.
     spoken: BTreeSet<RegionName>,
+    /// Regions that speak, themselves, under another life than the one that is known here.
+    reborn: BTreeMap<RegionName, Origin>,
     /// What the last look at this node's own clock came to.
     judged: Option<Judged>,
     /// What is wrong with this node's clock, for people.
@@ -139,8 +142,16 @@ impl Inlet {
 
     pub(super) fn held(&self) -> Vec<(Origin, String)> {
         let importer = self.importer.lock();
+        if importer.is_none() {
+            return Vec::new();
+        }
         let held = importer.iter().flat_map(Importer::held);
-        held.map(|(origin, held)| (origin.clone(), held.to_string())).collect()
+        let held: BTreeMap<_, _> =
+            held.map(|(origin, held)| (origin.clone(), told(held))).collect();
+        drop(importer);
+        let reborn = self.about_us.lock().reborn.values().cloned().collect::<Vec<_>>();
+        let not_member = |origin: Origin| (origin.clone(), told(&Held::NotMember { origin }));
+        reborn.into_iter().map(not_member).chain(held).collect()
     }
 
     /// What is wrong with this region itself, if it leads and knows.
@@ -194,6 +205,15 @@ impl Inlet {
     }
 }
 
+/// Why something is held back, and where it says what to do.
+fn told(held: &Held) -> String {
+    let runbook = match held {
+        Held::Clock { .. } => "clock",
+        Held::Fork { .. } | Held::Forgetful { .. } | Held::NotMember { .. } => "region-set-back",
+    };
+    format!("{held} (docs/runbooks/{runbook}.md)")
+}
+
 /// The inlet as gossip sees it, for one leadership.
 pub(super) struct InletSink {
     inlet: Arc<Inlet>,
@@ -229,6 +249,22 @@ impl InletSink {
         }
     }
 
+    /// Takes note of a region that speaks under another life than the one that is known here.
+    fn hear_whose_life(&self, via: &RegionName, known: &Region, origin: &Origin) {
+        let is_member = known.members().contains(via);
+        let is_own = known.origin().is_some_and(|own| own.region == *via);
+        if origin.region != *via || !is_member || is_own {
+            return;
+        }
+        let reborn = &mut self.inlet.about_us.lock().reborn;
+        if known.admits(origin) {
+            reborn.remove(via);
+        } else if reborn.insert(via.clone(), origin.clone()).as_ref() != Some(origin) {
+            let reason = told(&Held::NotMember { origin: origin.clone() });
+            tracing::error!(%origin, reason, "nothing is taken from a region");
+        }
+    }
+
     fn offer_one(&self, group: Group) -> Result<(), OfferError> {
         let origin = group.origin().clone();
         let offered = self.state.region(|region| {
@@ -242,7 +278,7 @@ impl InletSink {
                 Err(OfferError::Held { origin, reason: format!("pulled past {from}") })
             }
             Some(Offered::Held(held)) => {
-                let reason = held.to_string();
+                let reason = told(&held);
                 // It is asked for again and again; said once.
                 let before = self.said.lock().insert(origin.clone(), reason.clone());
                 if before.as_ref() != Some(&reason) {
@@ -298,6 +334,7 @@ impl Sink for InletSink {
     fn offer_digest(&self, via: &RegionName, digest: Digest) {
         self.state.region(|region| {
             self.hear_about_us(via, region.origin(), &digest);
+            self.hear_whose_life(via, region, &digest.origin);
             if let Some(importer) = &mut *self.inlet.importer.lock() {
                 importer.offer_digest(region, digest);
             }

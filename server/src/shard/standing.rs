@@ -40,8 +40,8 @@ const ANSWERED: Duration = Duration::from_secs(2);
 #[error(
     "region {knows} holds events of {origin} up to {theirs}, this region's own log only up to {ours}: \
      its disks were set back to an older copy, or lost. It writes nothing any more, so that no number \
-     is given out twice; stop its nodes and put back their newest disks (docs/adr/0007 says what if \
-     there are none)"
+     is given out twice; stop its nodes and put back their newest disks \
+     (docs/runbooks/region-set-back.md)"
 )]
 pub struct Forgetful {
     /// Whose log has forgotten.
@@ -207,7 +207,8 @@ impl Watch {
             let until = last.unix_ms();
             format!(
                 "this region's log is stamped ahead of the time, up to Unix millisecond {until}: \
-                 other regions hold back what it writes, and the global order waits, until then"
+                 other regions hold back what it writes, and the global order waits, until then \
+                 (docs/runbooks/clock.md)"
             )
         })
     }
@@ -222,8 +223,9 @@ impl Watch {
             ClockDoubted::Jumped { .. } => "jumped".to_owned(),
         };
         if self.said.as_ref() != Some(&about) {
-            tracing::error!(region = %self.region, %doubted, "not proposing");
-            self.inlet.set_trouble(Some(doubted.to_string()));
+            let trouble = format!("{doubted} (docs/runbooks/clock.md)");
+            tracing::error!(region = %self.region, trouble, "not proposing");
+            self.inlet.set_trouble(Some(trouble));
             self.said = Some(about);
         }
     }

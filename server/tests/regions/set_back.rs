@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anabranch_core::Seq;
 use anabranch_core::sequencer::Submission;
+use anabranch_log::disk::MemoryDisk;
 use anabranch_server::shard::AppendError;
 use tokio::time::Instant;
 
@@ -104,4 +105,33 @@ async fn forked(world: &World, region: usize) {
         assert!(Instant::now() < deadline, "held: {:?}", world.shard(region).held());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_region_that_began_anew_is_named_by_those_who_knew_it() {
+    let mut world = World::start(&["asia", "europe", "us"]).await;
+    world.append(0, "a-1", "before").await;
+    world.converged(1, SOON).await;
+    let born = world.shard(0).state().region(|region| region.origin().cloned()).unwrap();
+    world.set_back(0, &MemoryDisk::new(0)).await;
+    let anew = world.shard(0).state().region(|region| region.origin().cloned()).unwrap();
+    assert_ne!(anew, born);
+    for region in [1, 2] {
+        let deadline = Instant::now() + SOON;
+        loop {
+            match world.shard(region).held().as_slice() {
+                [(origin, why)] => {
+                    assert_eq!(origin, &anew);
+                    assert!(why.contains("is not the member of that name"), "{why}");
+                    assert!(why.contains("docs/runbooks/region-set-back.md"), "{why}");
+                    break;
+                }
+                [] => assert!(Instant::now() < deadline, "nobody is named"),
+                several => panic!("{several:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    assert!(world.shard(0).trouble().is_some(), "and it knows itself");
+    world.stop().await;
 }
