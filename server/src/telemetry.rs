@@ -7,11 +7,21 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Libraries that tell at `info` what is of use only to those who debug them.
-const TALKATIVE: [&str; 4] = ["openraft", "sled", "h2", "hyper"];
+/// Libraries that tell at `info` what is of use only to those who debug them, and what of theirs is
+/// heard instead.
+const TALKATIVE: [(&str, LevelFilter); 5] = [
+    ("sled", LevelFilter::WARN),
+    ("h2", LevelFilter::WARN),
+    ("hyper", LevelFilter::WARN),
+    // It warns of a follower that is down with every heartbeat: half a million lines a day. Who does
+    // not answer is said once, by `shard::absent`.
+    ("openraft", LevelFilter::ERROR),
+    // Errors of a node that stops, as asked; what stops one that was not asked is said by the node.
+    ("openraft::raft::raft_inner", LevelFilter::OFF),
+];
 
-/// Writes log lines of `level` and above to standard error, in colour on a terminal. Talkative
-/// libraries say at `info` only what is a warning; at `debug` and `trace` they say all.
+/// Writes log lines of `level` and above to standard error, in colour on a terminal. At `debug` and
+/// `trace` talkative libraries say all.
 ///
 /// For the process's `main`: a second call changes nothing.
 pub fn log_to_stderr(level: Level) {
@@ -24,9 +34,10 @@ pub fn log_to_stderr(level: Level) {
 
 fn filter(level: Level) -> Targets {
     let all = Targets::new().with_default(level);
+    let quiet = |(library, heard): (&'static str, LevelFilter)| (library, heard.min(level.into()));
     match level {
-        Level::INFO => all.with_targets(TALKATIVE.map(|library| (library, LevelFilter::WARN))),
-        _ => all,
+        Level::DEBUG | Level::TRACE => all,
+        _ => all.with_targets(TALKATIVE.map(quiet)),
     }
 }
 
@@ -38,10 +49,16 @@ mod tests {
     fn libraries_are_quiet_at_info_and_heard_at_debug() {
         let info = filter(Level::INFO);
         assert!(info.would_enable("anabranch_server::node", &Level::INFO));
-        assert!(info.would_enable("openraft::engine", &Level::WARN));
-        assert!(!info.would_enable("openraft::engine", &Level::INFO));
+        for level in [Level::INFO, Level::WARN] {
+            let filter = filter(level);
+            assert!(filter.would_enable("openraft::engine", &Level::ERROR));
+            assert!(!filter.would_enable("openraft::core::heartbeat::worker", &Level::WARN));
+            assert!(!filter.would_enable("openraft::raft::raft_inner", &Level::ERROR));
+            assert!(filter.would_enable("sled", &Level::WARN));
+        }
+        assert!(!info.would_enable("sled", &Level::INFO));
         assert!(!info.would_enable("anabranch_server::node", &Level::DEBUG));
         assert!(filter(Level::DEBUG).would_enable("openraft::engine", &Level::DEBUG));
-        assert!(!filter(Level::ERROR).would_enable("openraft::engine", &Level::WARN));
+        assert!(!filter(Level::ERROR).would_enable("sled", &Level::WARN));
     }
 }

@@ -9,6 +9,7 @@
 //! node leads and is the only proposer. [`inlet`] is where gossip puts what other regions sent.
 //! [`standing`] says whether this node may write, by its clock and its memory. [`order`] follows the global order in the background.
 
+mod absent;
 mod append;
 mod clock_guard;
 mod inlet;

@@ -20,7 +20,7 @@ use super::lead::Lead;
 use super::machine::{Checkpointer, Loaded, RegionMachine, load};
 use super::standing::Watch;
 use super::state::ShardState;
-use super::{Inner, Shard, order, room};
+use super::{Inner, Shard, absent, order, room};
 use crate::env::{Clock, Net, Seeds, Storage};
 use crate::raft::{GroupConfig, Identity, RaftGroup, RaftTls, StartError, Timings};
 
@@ -215,6 +215,8 @@ impl Shard {
         tasks.spawn(lead.run());
         tasks.spawn(order::follow(Arc::clone(&state), stop.subscribe()));
         tasks.spawn(room::keep(log.clone(), stop.subscribe()));
+        let region = parts.identity.region().clone();
+        tasks.spawn(absent::keep(region, raft.clone(), stop.subscribe()));
         let tasks = Mutex::new(tasks);
         let inner = Inner {
             id: config.shard,
