@@ -228,6 +228,12 @@ impl Ports {
     /// The first range from the plan's port on of which every port is free.
     fn find(plan: &Plan) -> anyhow::Result<Self> {
         let span = REGION_PORTS * u16::try_from(plan.map.regions.len())?;
+        let last = u16::MAX - span;
+        ensure!(
+            (1..=last).contains(&plan.port),
+            "port {}: {span} ports are needed from there on, so it must be 1 to {last}",
+            plan.port
+        );
         let end = PORT_END.saturating_sub(span);
         let mut bases = (plan.port..=end.max(plan.port)).step_by(usize::from(span));
         let free = bases.find(|base| Self { base: *base }.are_free(plan));

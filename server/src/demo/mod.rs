@@ -101,6 +101,11 @@ impl Folder {
             Self::Temporary(folder) => folder.keep(),
         }
     }
+    /// Leaves it where it is if there is anything in it: what went wrong may have come first.
+    fn keep_what_is_there(self) -> Option<PathBuf> {
+        let mut inside = std::fs::read_dir(self.path()).ok()?;
+        inside.next().map(|_| self.keep())
+    }
 }
 
 /// Runs the demonstration and prints its report on standard output.
@@ -120,8 +125,12 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let (report, cluster) = match performed {
         Ok(performed) => performed,
         Err(error) => {
-            let kept = folder.keep();
-            return Err(error.context(format!("the nodes' folders are kept in {}", kept.display())));
+            return Err(match folder.keep_what_is_there() {
+                Some(kept) => {
+                    error.context(format!("the nodes' folders are kept in {}", kept.display()))
+                }
+                None => error,
+            });
         }
     };
     println!("{}", if args.json { report.to_json() } else { report.to_text() });

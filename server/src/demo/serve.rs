@@ -26,11 +26,21 @@ pub async fn interrupted() {
 
 /// Says where the regions are and what to try; on standard error if standard output is for JSON.
 pub fn invite(endpoints: &[Endpoints], json: bool) {
-    let text = invitation(endpoints);
+    let text = invitation(endpoints, &program());
     if json { eprintln!("{text}") } else { println!("{text}") }
 }
 
-fn invitation(endpoints: &[Endpoints]) -> String {
+/// How to call this program again: it need not be where the shell looks for programs.
+fn program() -> String {
+    let path = std::env::current_exe().ok().filter(|path| path.to_str().is_some());
+    let path = path.map_or_else(|| "anabranch".to_owned(), |path| path.display().to_string());
+    match path.contains(|c: char| !c.is_ascii_alphanumeric() && !"/._-+".contains(c)) {
+        true => format!("'{}'", path.replace('\'', r"'\''")),
+        false => path,
+    }
+}
+
+fn invitation(endpoints: &[Endpoints], program: &str) -> String {
     let mut text = String::from("The regions stay up. Endpoints:\n");
     for region in endpoints {
         text.push_str(&format!("  {:<12} {}\n", region.region.as_str(), region.nodes.join(" ")));
@@ -40,9 +50,9 @@ fn invitation(endpoints: &[Endpoints]) -> String {
     let all: Vec<String> = endpoints.iter().map(|r| format!("--endpoint {}", r.nodes[0])).collect();
     text.push_str(&format!(
         "\nTry:\n  \
-         anabranch append cart-1 ItemAdded --data '{{\"item\":\"tea\"}}' --endpoint {here}\n  \
-         anabranch read --stream cart-1 --order global --endpoint {there}\n  \
-         anabranch verify {}\n\nCtrl-C ends.",
+         {program} append cart-1 ItemAdded --data '{{\"item\":\"tea\"}}' --endpoint {here}\n  \
+         {program} read --stream cart-1 --order global --endpoint {there}\n  \
+         {program} verify {}\n\nCtrl-C ends.",
         all.join(" ")
     ));
     text
@@ -60,7 +70,9 @@ mod tests {
             region: RegionName::new(name).unwrap(),
             nodes: ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect(),
         };
-        let text = invitation(&[region("eu", [7101, 7102]), region("us", [7201, 7202])]);
+        let endpoints = [region("eu", [7101, 7102]), region("us", [7201, 7202])];
+        let text = invitation(&endpoints, "/opt/anabranch");
+        assert_eq!(text.matches("\n  /opt/anabranch ").count(), 3, "each can be copied: {text}");
         for port in [7101, 7102, 7201, 7202] {
             assert!(text.contains(&format!("http://127.0.0.1:{port}")), "{text}");
         }

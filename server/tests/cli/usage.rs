@@ -120,6 +120,22 @@ fn check_looks_into_the_files_of_certificates() {
 }
 
 #[test]
+fn a_demo_that_cannot_begin_says_why_and_leaves_nothing_behind() {
+    let folders = tempdir().unwrap();
+    for (flags, why) in [
+        (["--input", "/nowhere/events.ndjson"], "/nowhere/events.ndjson"),
+        (["--port", "65535"], "port 65535: "),
+    ] {
+        let mut command = anabranch(["demo"]);
+        let output = command.args(flags).env("TMPDIR", folders.path()).output().unwrap();
+        let said = text(&output.stderr);
+        assert!(!output.status.success() && said.contains(why), "{said}");
+        assert!(!said.contains("folders are kept"), "{said}");
+        assert_eq!(std::fs::read_dir(folders.path()).unwrap().count(), 0, "{flags:?}");
+    }
+}
+
+#[test]
 fn what_cannot_be_an_address_is_refused_before_anybody_is_asked() {
     for endpoint in ["", "nonsense", "https://127.0.0.1:1"] {
         for command in
