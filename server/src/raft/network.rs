@@ -83,6 +83,7 @@ impl Factory {
             usage,
             voters: self.voters.clone(),
             acknowledged: self.acknowledged.clone(),
+            refused: None,
         }
     }
 }
@@ -107,6 +108,8 @@ pub(super) struct Peer {
     usage: Use,
     voters: watch::Receiver<BTreeSet<u64>>,
     acknowledged: Acknowledged,
+    /// Why it refused us last; none once it takes something again.
+    refused: Option<String>,
 }
 
 impl Peer {
@@ -147,12 +150,28 @@ impl Peer {
         Timeout { action, id, target, timeout }.into()
     }
 
+    /// It took something.
+    pub(super) fn on_heard(&mut self) {
+        self.link.on_heard();
+        self.refused = None;
+    }
+
+    /// Whether this is not why it refused us already: it is asked with every heartbeat.
+    pub(super) fn is_news(&mut self, reason: &str) -> bool {
+        let known = self.refused.as_deref() == Some(reason);
+        self.refused = Some(reason.to_owned());
+        !known
+    }
+
     /// Sorts out what a failed call says about the connection.
     pub(super) fn on_status(&mut self, status: &Status) -> RpcError {
         match status.code() {
             // The other node refused us, over a connection that works.
             Code::FailedPrecondition => {
-                tracing::warn!(peer = self.target, reason = status.message(), "refused by a node");
+                if self.is_news(status.message()) {
+                    let reason = status.message();
+                    tracing::warn!(peer = self.target, reason, "refused by a node");
+                }
             }
             Code::NotFound => self.link.on_heard(),
             _ => self.link.on_broken(),
@@ -178,7 +197,7 @@ impl Peer {
         let deadline = option.soft_ttl();
         match tokio::time::timeout(deadline, call(client)).await {
             Ok(Ok(response)) => {
-                self.link.on_heard();
+                self.on_heard();
                 Ok(response.into_inner().body)
             }
             Ok(Err(status)) => Err(self.on_status(&status)),

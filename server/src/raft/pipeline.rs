@@ -205,7 +205,7 @@ impl<S: Stream<Item = AppendRequest> + Unpin> Session<'_, S> {
     }
 
     fn on_reply(&mut self, frame: Frame) -> Result<AppendReply, RpcError> {
-        self.peer.link.on_heard();
+        self.peer.on_heard();
         self.sending.on_reply();
         let reply = wire::take_append_reply(frame.body);
         let reply = reply.map_err(|error| self.peer.on_nonsense(&error))?;

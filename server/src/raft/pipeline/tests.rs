@@ -96,3 +96,13 @@ async fn a_stream_ends_when_all_is_answered_though_the_other_side_never_ends_it(
     assert_eq!(replies.len(), 3);
     assert!(replies.iter().all(|reply| matches!(reply, Ok(Ok(None)))), "{replies:?}");
 }
+
+#[tokio::test]
+async fn why_a_node_refuses_is_news_once_until_it_takes_something() {
+    let mut tasks = JoinSet::new();
+    let mut peer = peer_of(Endless, &mut tasks).await;
+    let news = ["its disk was lost", "its disk was lost", "it is another node"];
+    assert_eq!(news.map(|reason| peer.is_news(reason)), [true, false, true]);
+    peer.on_heard();
+    assert!(peer.is_news("it is another node"));
+}
