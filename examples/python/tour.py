@@ -68,7 +68,8 @@ class Tour:
         for region in (self.here, self.there):
             assert region.health() == health_pb2.HealthCheckResponse.SERVING
             services = region.services()
-            assert {"anabranch.v1.Events", "anabranch.v1.Cluster"} <= services, services
+            served = {"anabranch.v1.Events", "anabranch.v1.Cluster", "grpc.health.v1.Health"}
+            assert served <= services, services
         names = [region.status().region for region in (self.here, self.there)]
         assert names[0] != names[1], f"two endpoints of the one region {names[0]}"
         assert self.here.retries > 0, "the first address cannot have answered"

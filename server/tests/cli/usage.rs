@@ -1,5 +1,8 @@
 //! Help, wrong usage, configuration.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
 use tempfile::tempdir;
 
 use crate::{anabranch, certificates, done, run, text, write_config};
@@ -132,6 +135,39 @@ fn a_demo_that_cannot_begin_says_why_and_leaves_nothing_behind() {
         assert!(!output.status.success() && said.contains(why), "{said}");
         assert!(!said.contains("folders are kept"), "{said}");
         assert_eq!(std::fs::read_dir(folders.path()).unwrap().count(), 0, "{flags:?}");
+    }
+}
+
+/// Every page that a message sends a person to.
+#[test]
+fn runbooks_that_messages_name_are_there_and_the_index_lists_them() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    // Two are put together where they are said.
+    let mut named = BTreeSet::from(["region-set-back".to_owned(), "clock".to_owned()]);
+    for folder in ["server/src", "server/log/src", "replication", "client/src"] {
+        gather_runbooks(&root.join(folder), &mut named);
+    }
+    let index = std::fs::read_to_string(root.join("docs/runbooks/README.md")).unwrap();
+    assert!(named.contains("lost-disk") && named.contains("damaged-record"), "{named:?}");
+    for page in named {
+        let file = format!("{page}.md");
+        assert!(root.join("docs/runbooks").join(&file).exists(), "{file}");
+        assert!(page == "README" || index.contains(&format!("({file})")), "{file} is not listed");
+    }
+}
+
+fn gather_runbooks(folder: &Path, named: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            gather_runbooks(&path, named);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let source = std::fs::read_to_string(&path).unwrap();
+            let pages =
+                source.split("docs/runbooks/").skip(1).filter_map(|at| at.split_once(".md"));
+            let pages = pages.map(|(page, _)| page).filter(|page| !page.starts_with('{'));
+            named.extend(pages.map(str::to_owned));
+        }
     }
 }
 
