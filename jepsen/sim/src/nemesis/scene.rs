@@ -47,8 +47,10 @@ pub(super) fn draw(
         Scene::DiskLost => shape.spare().is_some() && !for_good,
         Scene::CacheRelied | Scene::AloneAndAhead => true,
     };
+    // The last can be played least often, and so is when it can.
+    let weight = |scene: &Scene| if *scene == Scene::DiskLost { 3 } else { 1 };
     let possible: Vec<Scene> = scenes.into_iter().filter(possible).collect();
-    let scene = *possible.choose(&mut random).expect("some always are");
+    let scene = *possible.choose_weighted(&mut random, weight).expect("some always are");
     let region = match scene {
         Scene::LeadersFall => *large.choose(&mut random).expect("it is possible"),
         Scene::DiskLost => shape.spare().expect("it is possible"),
