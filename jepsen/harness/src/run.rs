@@ -127,6 +127,11 @@ async fn find_out(cluster: &mut Cluster, settings: &Settings) -> anyhow::Result<
     }
     evidence.recovery = Some(Recovery { within: within * 2, served, agreed, not_converged });
     evidence.regions = harvest::read(&*sites, &every, seed).await?;
+    for home in every.iter().copied() {
+        let whole = &evidence.regions[REGIONS[home]];
+        let parts = harvest::select(&*sites, home, seed, whole).await?;
+        evidence.selections.extend(parts);
+    }
     evidence.prints = nodes.prints().await?;
     evidence.blames = nodes.blames(&evidence.expectations.lost, within).await;
     evidence.deaths = cluster.deaths();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anabranch_client::wire::FingerprintResponse;
 use anabranch_client::{Context, Dot, Event, EventId, Order, Origin, Place, Stamp};
+use anabranch_core::event::category;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -237,6 +238,46 @@ impl Blame {
     }
 }
 
+/// A part of a region's events that was asked for by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Selection {
+    /// The region that was asked.
+    pub region: String,
+    /// For what.
+    pub part: Part,
+    /// In which order.
+    #[serde(with = "text")]
+    pub order: Order,
+    /// Whether from the end to the start.
+    pub backwards: bool,
+    /// What it showed.
+    #[serde(with = "text::list")]
+    pub shown: Vec<Dot>,
+}
+
+/// Which events of a region.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// Those of this stream.
+    Stream(String),
+    /// Those of streams of this category.
+    Category(String),
+    /// Those of streams whose names begin like this.
+    Prefix(String),
+}
+
+impl Part {
+    /// Whether it holds the events of `stream`.
+    pub fn holds(&self, stream: &str) -> bool {
+        match self {
+            Self::Stream(name) => stream == name,
+            Self::Category(name) => category(stream) == name,
+            Self::Prefix(start) => stream.starts_with(start.as_str()),
+        }
+    }
+}
+
 /// Everything the checks look at.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Evidence {
@@ -244,6 +285,8 @@ pub struct Evidence {
     pub history: History,
     /// What each region shows in the end. Regions that were lost for good are absent.
     pub regions: BTreeMap<String, RegionRead>,
+    /// Parts of it, asked for by themselves.
+    pub selections: Vec<Selection>,
     /// What regions showed before they were lost, if somebody read them.
     pub before_loss: BTreeMap<String, RegionRead>,
     /// What each node holds in the end.

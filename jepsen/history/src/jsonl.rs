@@ -9,7 +9,7 @@ use anabranch_client::{Order, Origin};
 use serde::{Deserialize, Serialize};
 
 use crate::evidence::{
-    Blame, Death, Evidence, Expectations, Print, Recovery, RegionRead, Seen, Subscribed,
+    Blame, Death, Evidence, Expectations, Print, Recovery, RegionRead, Seen, Selection, Subscribed,
 };
 use crate::note::Note;
 use crate::observation::Observation;
@@ -54,6 +54,7 @@ enum Line<'a> {
         #[serde(flatten)]
         event: Cow<'a, Seen>,
     },
+    Selection(Cow<'a, Selection>),
     Print {
         node: Cow<'a, str>,
         #[serde(flatten)]
@@ -105,6 +106,9 @@ impl Evidence {
             for (region, read) in regions {
                 write_region(out, region, read, lost);
             }
+        }
+        for selection in &self.selections {
+            push(out, &Line::Selection(Cow::Borrowed(selection)));
         }
         for (node, print) in &self.prints {
             push(out, &Line::Print { node: node.into(), print: Cow::Borrowed(print) });
@@ -158,6 +162,7 @@ impl Evidence {
                 };
                 events.push(event.into_owned());
             }
+            Line::Selection(selection) => self.selections.push(selection.into_owned()),
             Line::Print { node, print } => {
                 self.prints.insert(node.into_owned(), print.into_owned());
             }

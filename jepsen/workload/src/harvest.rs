@@ -5,19 +5,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anabranch_client::wire::StatusResponse;
-use anabranch_client::{Client, Context as Frontier, Order, Origin, Stamp};
+use anabranch_client::{Client, Context as Frontier, Filter, Order, Origin, Read, Stamp};
+use anabranch_core::event::category;
 use anabranch_core::{Incarnation, RegionName, ShardId};
-use anabranch_history::evidence::{Blame, Print, RegionRead, Seen};
+use anabranch_history::evidence::{Blame, Part, Print, RegionRead, Seen, Selection};
 use anabranch_history::ledger::Ledger;
 use anabranch_history::observation::Observation;
 use anyhow::Context;
+use rand::Rng;
+use rand::seq::IndexedRandom;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::dice;
 use crate::sites::{Sites, Wanted};
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long a node may take to tell its status.
 const STATUS_WAIT: Duration = Duration::from_millis(700);
+/// Streams of a region that are read by themselves in the end; beside them, half as many categories
+/// and prefixes.
+const STREAMS_SELECTED: usize = 8;
 /// How long a node may take to compute its fingerprint.
 const PRINT_WAIT: Duration = Duration::from_secs(20);
 
@@ -256,8 +263,8 @@ pub async fn read(
         let reading = || format!("read all events of {name}");
         let read = RegionRead {
             own: own(&client).await.with_context(reading)?,
-            regional: events(&client, Order::Regional).await.with_context(reading)?,
-            global: events(&client, Order::Global).await.with_context(reading)?,
+            regional: events(whole(&client, Order::Regional)).await.with_context(reading)?,
+            global: events(whole(&client, Order::Global)).await.with_context(reading)?,
         };
         reads.insert(name.clone(), read);
     }
@@ -275,11 +282,70 @@ async fn own(client: &Client) -> anyhow::Result<Option<Origin>> {
     }))
 }
 
-async fn events(client: &Client, order: Order) -> anyhow::Result<Vec<Seen>> {
-    let mut events = client.read_all().order(order).events();
+fn whole(client: &Client, order: Order) -> Read {
+    client.read_all().order(order)
+}
+
+async fn events(read: Read) -> anyhow::Result<Vec<Seen>> {
+    let mut events = read.events();
     let mut all = Vec::new();
     while let Some(event) = events.next().await {
         all.push(event?.into());
     }
     Ok(all)
+}
+
+/// Asks a region for some parts of what it showed, each by itself. `seed` draws which, in which order
+/// and direction.
+///
+/// # Errors
+/// If a part cannot be read.
+pub async fn select(
+    sites: &dyn Sites,
+    home: usize,
+    seed: u64,
+    read: &RegionRead,
+) -> anyhow::Result<Vec<Selection>> {
+    let region = &sites.regions()[home];
+    let mut random = dice::rng(seed, "selections", home, 0);
+    let client = sites.client(Wanted { home, roams: false, seed: random.random() });
+    let streams: BTreeSet<&str> = read.regional.iter().map(|seen| &*seen.stream).collect();
+    let streams: Vec<&str> = streams.into_iter().collect();
+    let mut selections = Vec::new();
+    for part in parts(&mut random, &streams) {
+        let order = if random.random_bool(0.7) { Order::Regional } else { Order::Global };
+        // The end of the global order is not there yet while a region is lost.
+        let backwards = random.random_bool(0.4);
+        let read = match &part {
+            Part::Stream(name) => client.read_stream(name),
+            Part::Category(name) => client.read_category(name),
+            Part::Prefix(start) => {
+                client.read_all().filter(Filter::new().stream_prefixes([start.clone()]))
+            }
+        };
+        let read = read.order(order);
+        let read = if backwards { read.backwards() } else { read };
+        let reading = || format!("read {part:?} of {region} in {order:?} order");
+        let shown = events(read).await.with_context(reading)?;
+        let shown = shown.into_iter().map(|seen| seen.dot).collect();
+        selections.push(Selection { region: region.clone(), part, order, backwards, shown });
+    }
+    Ok(selections)
+}
+
+/// Parts to ask for, of these streams.
+fn parts(random: &mut impl Rng, streams: &[&str]) -> Vec<Part> {
+    let some = |random: &mut _, count| -> Vec<&str> {
+        streams.choose_multiple(random, count).copied().collect()
+    };
+    let whole = some(random, STREAMS_SELECTED).into_iter().map(|name| Part::Stream(name.into()));
+    let mut parts: Vec<Part> = whole.collect();
+    for (nth, name) in some(random, STREAMS_SELECTED / 2).into_iter().enumerate() {
+        let start: String = name.chars().take(random.random_range(1..=6)).collect();
+        parts.push(match nth % 2 {
+            0 => Part::Category(category(name).to_owned()),
+            _ => Part::Prefix(start),
+        });
+    }
+    parts
 }

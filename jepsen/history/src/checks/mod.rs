@@ -19,6 +19,7 @@ pub mod one_content;
 pub mod prefix;
 pub mod processes;
 pub mod recovery;
+pub mod selections;
 pub mod sessions;
 pub mod stamps;
 #[cfg(test)]
@@ -33,7 +34,7 @@ pub use crate::verdict::{Broken, Verdict};
 pub type Check = fn(&Case<'_>) -> Verdict;
 
 /// All laws.
-pub const ALL: [Check; 18] = [
+pub const ALL: [Check; 19] = [
     processes::check,
     recovery::check,
     durable::check,
@@ -47,6 +48,7 @@ pub const ALL: [Check; 18] = [
     cursor::check,
     stamps::check,
     honesty::check,
+    selections::check,
     atomic::check,
     fencing::check,
     walks::check,

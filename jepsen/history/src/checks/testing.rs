@@ -9,7 +9,9 @@ use anabranch_core::{Incarnation, RegionName, Seq, ShardId};
 use super::Check;
 use crate::case::Case;
 use crate::content::{Mark, Name};
-use crate::evidence::{Blame, Evidence, Print, Recovery, RegionRead, Seen, Subscribed};
+use crate::evidence::{
+    Blame, Evidence, Part, Print, Recovery, RegionRead, Seen, Selection, Subscribed,
+};
 use crate::observation::Observation;
 use crate::op::{Ack, Asked, By, Conflict, Expectation, History, Op, Outcome, Repeat, SessionRead};
 use crate::verdict::Verdict;
@@ -50,6 +52,7 @@ pub(crate) fn sound() -> Evidence {
         moves: 1,
         problems: Vec::new(),
     });
+    let selections = selections(&order);
     let regions = ["eu", "us"].map(|region| {
         let (regional, global) = (order.clone(), order.clone());
         (region.to_owned(), RegionRead { own: Some(origin(region)), regional, global })
@@ -62,6 +65,7 @@ pub(crate) fn sound() -> Evidence {
     Evidence {
         history: history(ops),
         regions: regions.into(),
+        selections,
         before_loss: BTreeMap::new(),
         prints: prints.into(),
         blames: blames.into(),
@@ -75,6 +79,26 @@ pub(crate) fn sound() -> Evidence {
         }),
         expectations: Default::default(),
     }
+}
+
+/// What two regions show of stream b, forwards and backwards, by each way to ask for it.
+fn selections(order: &[Seen]) -> Vec<Selection> {
+    let of_b = order.iter().filter(|seen| seen.stream == "b").map(|seen| seen.dot.clone());
+    let forwards: Vec<Dot> = of_b.collect();
+    let backwards: Vec<Dot> = forwards.iter().rev().cloned().collect();
+    let selection = |region: &str, part, order, shown: &Vec<Dot>| Selection {
+        region: region.to_owned(),
+        part,
+        order,
+        backwards: *shown == backwards,
+        shown: shown.clone(),
+    };
+    vec![
+        selection("eu", Part::Stream("b".into()), Order::Regional, &forwards),
+        selection("us", Part::Stream("b".into()), Order::Regional, &backwards),
+        selection("us", Part::Category("b".into()), Order::Global, &forwards),
+        selection("eu", Part::Prefix("b".into()), Order::Global, &backwards),
+    ]
 }
 
 fn tag(nth: u32) -> ProducerTag {

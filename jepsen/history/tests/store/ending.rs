@@ -44,6 +44,7 @@ impl Store {
                 continue;
             }
             self.subscribe(at, &regional, &global);
+            self.select(name, &regional, &global);
             let read = RegionRead { own: Some(origin(at)), regional, global };
             self.evidence.regions.insert(name.into(), read);
             let region = &self.regions[at];
@@ -76,6 +77,25 @@ impl Store {
             agreed: Some(second * 2),
             not_converged: Vec::new(),
         });
+    }
+
+    /// Asks for every stream by itself, by turns in each order and direction.
+    fn select(&mut self, region: &str, regional: &[Seen], global: &[Seen]) {
+        let streams: BTreeSet<&String> = regional.iter().map(|seen| &seen.stream).collect();
+        for (nth, stream) in streams.into_iter().enumerate() {
+            let (order, whole) = match nth % 2 {
+                0 => (Order::Regional, regional),
+                _ => (Order::Global, global),
+            };
+            let of_it = whole.iter().filter(|seen| seen.stream == *stream);
+            let mut shown: Vec<Dot> = of_it.map(|seen| seen.dot.clone()).collect();
+            let backwards = nth % 3 == 0;
+            if backwards {
+                shown.reverse();
+            }
+            let (region, part) = (region.to_owned(), Part::Stream(stream.clone()));
+            self.evidence.selections.push(Selection { region, part, order, backwards, shown });
+        }
     }
 
     /// Keeps what somebody had seen of the region before.

@@ -12,7 +12,9 @@ use anabranch_client::{
 use anabranch_core::{Incarnation, RegionName, Seq, ShardId};
 use anabranch_history::Evidence;
 use anabranch_history::content::{Mark, Name};
-use anabranch_history::evidence::{Blame, Print, Recovery, RegionRead, Seen, Subscribed};
+use anabranch_history::evidence::{
+    Blame, Part, Print, Recovery, RegionRead, Seen, Selection, Subscribed,
+};
 use anabranch_history::observation::Observation;
 use anabranch_history::op::{
     Ack, Asked, By, Conflict, Expectation, Op, Outcome, Repeat, SessionRead,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_history::Ledger;
-use anabranch_history::evidence::{Blame, Print, RegionRead, Subscribed};
+use anabranch_history::evidence::{Blame, Print, RegionRead, Selection, Subscribed};
 use anabranch_workload::harvest::{self, Agreed, Nodes};
 use anabranch_workload::{Plan, Sites, Workload};
 use parking_lot::Mutex;
@@ -42,6 +42,8 @@ pub struct Gathered {
     pub subscribed: Vec<Subscribed>,
     /// What regions show.
     pub regions: BTreeMap<String, RegionRead>,
+    /// Parts of it.
+    pub selections: Vec<Selection>,
     /// What nodes hold.
     pub prints: BTreeMap<String, Print>,
     /// Whom nodes wait for.
@@ -124,8 +126,20 @@ pub async fn judge(
     shared.lock().agreed = Some(agreed);
     stages.wait_for(|stage| *stage == Stage::Read).await?;
     for (home, name) in sites.regions().iter().enumerate() {
-        match timeout(READING, harvest::read(&*sites, &[home], seed)).await {
-            Ok(Ok(read)) => shared.lock().regions.extend(read),
+        let reading = async {
+            let read = harvest::read(&*sites, &[home], seed).await?;
+            let parts = match read.get(name) {
+                Some(whole) => harvest::select(&*sites, home, seed, whole).await?,
+                None => Vec::new(),
+            };
+            anyhow::Ok((read, parts))
+        };
+        match timeout(READING, reading).await {
+            Ok(Ok((read, parts))) => {
+                let mut shared = shared.lock();
+                shared.regions.extend(read);
+                shared.selections.extend(parts);
+            }
             Ok(Err(error)) => shared.lock().unread.push(format!("{error:#}")),
             Err(_) => shared.lock().unread.push(format!("read {name}: takes too long")),
         }

@@ -291,6 +291,7 @@ impl Run {
         let evidence = Evidence {
             history: self.ledger.history(),
             regions: gathered.regions,
+            selections: gathered.selections,
             prints: gathered.prints,
             blames: gathered.blames,
             subscribed: gathered.subscribed,
