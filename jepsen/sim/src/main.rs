@@ -131,6 +131,10 @@ fn settings(args: &Args, seed: u64) -> Settings {
 /// One run, told in words; true if it is clean.
 fn one(args: &Args, seed: u64) -> anyhow::Result<bool> {
     bugs::plant(&args.plant)?;
+    if args.json {
+        // Eighty times what a simulated second takes.
+        still::bound_processor_time(60 + 4 * args.seconds).context("bound the processor time")?;
+    }
     let mut settings = settings(args, seed);
     let mut findings = match run(&settings) {
         Err(error) if error.is::<Panicked>() => {

@@ -168,6 +168,9 @@ impl Shared {
         let child = command.stdin(Stdio::null()).output().context("start a simulation")?;
         let said = String::from_utf8_lossy(&child.stdout);
         let outcome = said.lines().last().and_then(|line| serde_json::from_str(line).ok());
+        if still::went_round(child.status) {
+            return Ok((None, "it does not end: something goes round without a pause".to_owned()));
+        }
         let error = String::from_utf8_lossy(&child.stderr);
         let last: Vec<&str> = error.lines().rev().take(3).collect();
         let words = last.into_iter().rev().collect::<Vec<_>>().join(" / ");

@@ -1,7 +1,11 @@
-//! Processes in which the system's clock stands still: see `still_clock.c`.
+//! Processes of one run each, in which the system's clock stands still (see `still_clock.c`), and which
+//! end though something in them goes round for ever.
 
 use std::io;
-use std::process::{Command, ExitCode};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitCode, ExitStatus};
+
+use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 
 /// Set in a process that runs one seed.
 const STILL: &str = "ANABRANCH_SIM_STILL_CLOCK";
@@ -19,6 +23,20 @@ pub fn this_program() -> io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.env(STILL, "1");
     Ok(command)
+}
+
+/// Ends this process once it has used so many seconds of processor time: simulated time does not pass
+/// while something goes round, so no simulated deadline ends it.
+///
+/// # Errors
+/// The system refuses.
+pub fn bound_processor_time(seconds: u64) -> io::Result<()> {
+    Ok(setrlimit(Resource::Cpu, Rlimit { current: Some(seconds), maximum: Some(seconds + 5) })?)
+}
+
+/// Whether a process ended by that bound.
+pub fn went_round(status: ExitStatus) -> bool {
+    status.signal() == Some(Signal::XCPU.as_raw())
 }
 
 /// Runs this program again with the same arguments and a still clock, to its end.
