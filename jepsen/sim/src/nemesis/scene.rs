@@ -13,7 +13,7 @@ use crate::cluster::{NodeAt, Shape};
 /// Scenes begin after this.
 const CALM_BEFORE: Duration = Duration::from_secs(5);
 /// How many runs have one.
-const PART: f64 = 0.45;
+const PART: f64 = 0.6;
 
 /// What is played.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,8 +47,11 @@ pub(super) fn draw(
         Scene::DiskLost => shape.spare().is_some() && !for_good,
         Scene::CacheRelied | Scene::AloneAndAhead => true,
     };
-    // The last can be played least often, and so is when it can.
-    let weight = |scene: &Scene| if *scene == Scene::DiskLost { 3 } else { 1 };
+    // One is possible least often; one has few runs in which there is something to see.
+    let weight = |scene: &Scene| match scene {
+        Scene::DiskLost | Scene::AloneAndAhead => 2,
+        Scene::LeadersFall | Scene::CacheRelied => 1,
+    };
     let possible: Vec<Scene> = scenes.into_iter().filter(possible).collect();
     let scene = *possible.choose_weighted(&mut random, weight).expect("some always are");
     let region = match scene {
