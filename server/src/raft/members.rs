@@ -234,7 +234,7 @@ impl RaftGroup {
         retain: bool,
     ) -> Result<(), MembershipError> {
         match self.raft().change_membership(change, retain).await {
-            Ok(_) => Ok(()),
+            Ok(written) => self.wait_shown(&written.log_id).await,
             Err(RaftError::APIError(error)) => Err(classify(error)),
             // Raft stopped in the middle of it.
             Err(RaftError::Fatal(fatal)) => {
@@ -242,6 +242,16 @@ impl RaftGroup {
                 Err(MembershipError::Unknown { reason })
             }
         }
+    }
+
+    /// Waits until the group's status shows the members of this entry: it is told a moment after the
+    /// write is answered.
+    async fn wait_shown(&self, entry: &LogId) -> Result<(), MembershipError> {
+        let mut metrics = self.raft().metrics();
+        while metrics.borrow_watched().committed_membership_config.log_id().as_ref() < Some(entry) {
+            metrics.changed().await.map_err(|_| self.stopped_membership("raft ended"))?;
+        }
+        Ok(())
     }
 
     fn stopped_membership(&self, fallback: &str) -> MembershipError {
