@@ -26,6 +26,11 @@ impl Digest {
     pub fn seq(&self) -> Seq {
         self.frontier.seq(&self.origin)
     }
+    /// Whether another word of the same origin shows this one to be a lie: it tells of more events up to
+    /// a time at which this one tells of fewer. One log never says both; one that was set back does.
+    pub fn is_disproved_by(&self, other: &Self) -> bool {
+        self.seq() < other.seq() && self.stamp >= other.stamp
+    }
     /// Appends origin, stamp and frontier.
     pub fn encode(&self, out: &mut Vec<u8>) {
         self.origin.encode(out);

@@ -200,15 +200,22 @@ impl Importer {
             return;
         }
         let head = region.head(&digest.origin);
-        if digest.seq() < head.seq && digest.stamp >= head.stamp {
-            // Not late, but a lie: what is held disproves it. Merged, it would promise too much.
-            let (says, origin) = (digest.seq(), digest.origin);
-            let new = || Queue::after(head.seq, head.chain, head.stamp);
-            let queue = self.queues.entry(origin.clone()).or_insert_with(new);
-            if !matches!(queue.held, Some(Held::Fork { .. })) {
-                queue.held = Some(Held::Forgetful { origin, says, held: head.seq });
-            }
-            return;
+        let in_log = Queue::after(head.seq, head.chain, head.stamp);
+        let queued = self.queues.get(&digest.origin);
+        let heard = self.digests.get(&digest.origin).map(|heard| &heard.newest);
+        let disproved = in_log.disproves(&digest)
+            || queued.is_some_and(|queue| queue.disproves(&digest))
+            || heard.is_some_and(|heard| digest.is_disproved_by(heard));
+        if disproved {
+            // Not late, but a lie. Merged, it would promise too much.
+            let held = head.seq.max(heard.map_or(Seq(0), Digest::seq));
+            let queue = self.queues.entry(digest.origin.clone()).or_insert(in_log);
+            return queue.hold_forgetful(&digest, held);
+        }
+        if let Some(lie) = heard.filter(|heard| heard.is_disproved_by(&digest)).cloned() {
+            self.digests.remove(&digest.origin);
+            let queue = self.queues.entry(digest.origin.clone()).or_insert(in_log);
+            queue.hold_forgetful(&lie, digest.seq());
         }
         match self.digests.get_mut(&digest.origin) {
             // A region's digests are of prefixes of one log, so merging takes the later. The stamp
@@ -280,6 +287,14 @@ impl Importer {
             }
         }
         if statements || !batch.groups.is_empty() {
+            // What came since then may disprove what was believed.
+            for (origin, queue) in &mut self.queues {
+                let heard = self.digests.get(origin).map(|heard| &heard.newest);
+                if let Some(lie) = heard.filter(|digest| queue.disproves(digest)).cloned() {
+                    queue.hold_forgetful(&lie, lie.seq());
+                    self.digests.remove(origin);
+                }
+            }
             let fresh = self.digests.values_mut().filter_map(|heard| heard.take_new(&frontier));
             batch.digests.extend(fresh);
             // What is promised binds what follows, also before the log has it.
@@ -304,6 +319,24 @@ impl Importer {
 impl Queue {
     fn after(seq: Seq, chain: Chain, stamp: Stamp) -> Self {
         Self { groups: VecDeque::new(), next: seq.next(), chain, stamp, bytes: 0, held: None }
+    }
+
+    /// Number of the last event before what is wanted next.
+    fn last(&self) -> Seq {
+        Seq(self.next.0 - 1)
+    }
+
+    /// Whether a word is a lie: it says that its origin had fewer events up to a time at which it had
+    /// these.
+    fn disproves(&self, digest: &Digest) -> bool {
+        digest.seq() < self.last() && digest.stamp >= self.stamp
+    }
+
+    fn hold_forgetful(&mut self, lie: &Digest, known: Seq) {
+        if !matches!(self.held, Some(Held::Fork { .. })) {
+            let (origin, held) = (lie.origin.clone(), self.last().max(known));
+            self.held = Some(Held::Forgetful { origin, says: lie.seq(), held });
+        }
     }
 
     fn hold_fork(&mut self, origin: Origin, at: Seq) -> Offered {

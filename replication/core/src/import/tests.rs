@@ -226,6 +226,60 @@ fn the_word_of_a_region_that_was_set_back_is_not_taken() {
 }
 
 #[test]
+fn a_word_is_disproved_by_what_is_on_its_way_too() {
+    let mut us = Author::new(origin("us"));
+    let groups = [us.one(at(1)), us.one(at(2)), us.one(at(3))];
+    let lie = digest("us", at(5), &[("us", 1)]);
+    let held = Held::Forgetful { origin: origin("us"), says: Seq(1), held: Seq(2) };
+    // The lie comes before the groups, or after, and these are queued, or taken, but not applied.
+    for (early, taken) in [(false, false), (false, true), (true, false)] {
+        let (mut region, mut importer) = (born("eu"), importer());
+        accept(&mut region, &import(0, vec![(groups[0].clone(), &[0])], vec![]));
+        if early {
+            importer.offer_digest(&region, lie.clone());
+        }
+        assert_eq!(importer.offer(&region, groups[1].clone()), Offered::Queued);
+        if taken {
+            assert_eq!(take(&mut importer, &region).groups.len(), 1);
+        }
+        if !early {
+            importer.offer_digest(&region, lie.clone());
+            assert_eq!(importer.heard().count(), 0, "nothing is made of it and what comes next");
+        }
+        let batch = take(&mut importer, &region);
+        assert_eq!(batch.digests, [], "no such promise: early {early}, taken {taken}");
+        assert_eq!(importer.held().collect::<Vec<_>>(), [(&origin("us"), &held)]);
+        // What others still hold of its first life goes on.
+        assert_eq!(importer.offer(&region, groups[2].clone()), Offered::Queued);
+        assert_eq!(whose(&take(&mut importer, &region)), [("us".to_owned(), 3)]);
+        // A word that is true of all of it is taken.
+        importer.offer_digest(&region, digest("us", at(6), &[("us", 3)]));
+        let all = importer.take(NOW, &cut(&[("us", 3)]), MUCH, true);
+        assert_eq!(all.digests.len(), 1);
+    }
+}
+
+#[test]
+fn two_words_that_no_one_log_could_say_are_not_made_one() {
+    let truth = digest("us", at(3), &[("us", 2)]);
+    let lie = digest("us", at(5), &[("us", 1)]);
+    let held = Held::Forgetful { origin: origin("us"), says: Seq(1), held: Seq(2) };
+    for words in [[&truth, &lie], [&lie, &truth]] {
+        let (region, mut importer) = (born("eu"), importer());
+        words.into_iter().for_each(|word| importer.offer_digest(&region, word.clone()));
+        assert_eq!(importer.heard().collect::<Vec<_>>(), [&truth]);
+        assert_eq!(importer.held().collect::<Vec<_>>(), [(&origin("us"), &held)]);
+    }
+    // What one log says late is merged.
+    let (region, mut importer) = (born("eu"), importer());
+    for word in [truth.clone(), digest("us", at(2), &[("us", 1)])] {
+        importer.offer_digest(&region, word);
+    }
+    assert_eq!(importer.heard().collect::<Vec<_>>(), [&truth]);
+    assert_eq!(importer.held().count(), 0);
+}
+
+#[test]
 fn holders_counts_regions_once_whatever_vouches_for_them() {
     let (mut region, mut importer) = (born("eu"), importer());
     let group = Author::new(origin("eu")).one(at(1));
