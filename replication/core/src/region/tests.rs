@@ -1,7 +1,7 @@
-use super::producers::{RECEIPTS, WINDOW};
+use super::producers::{PRODUCERS, RECEIPTS, WINDOW};
 use super::*;
-use crate::event::{Event, ProducerTag, Request};
-use crate::id::ShardId;
+use crate::event::{Event, EventId, ProducerTag, Request};
+use crate::id::{ProducerId, ShardId};
 use crate::sample::*;
 
 /// eu with one event of its own, one of us, a digest of asia and a promise.
@@ -298,6 +298,58 @@ fn the_window_slides_whatever_order_the_sequences_come_in() {
     assert_eq!(known(&producers, 4), Known::Forgotten { oldest: 6 });
     assert_eq!(producers.by_id[&tag(1, 0).id].window.len(), WINDOW);
     assert!(producers.order.len() <= RECEIPTS);
+}
+
+/// The `nth` of many producers.
+fn one_of(nth: usize, sequence: u64) -> ProducerTag {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&(nth as u64).to_be_bytes());
+    ProducerTag { id: ProducerId(id), epoch: 1, sequence }
+}
+
+fn receipt_at(position: u64) -> Receipt {
+    Receipt { position, ..done(by_tag(&lived(), tag(1, 4))) }
+}
+
+#[test]
+fn of_many_requests_the_oldest_are_forgotten_and_never_taken_for_new() {
+    let mut producers = Producers::default();
+    let few = RECEIPTS / 1000;
+    let first = receipt_at(0);
+    for position in 0..=RECEIPTS as u64 {
+        let (nth, sequence) = (position as usize % few, position / few as u64 + 1);
+        let receipt = Receipt { position, ..first.clone() };
+        producers.record(Some(one_of(nth, sequence)), std::iter::empty(), receipt);
+    }
+    assert_eq!(producers.order.len(), RECEIPTS);
+    let known = |nth, sequence| {
+        let (producer, content) = (Some(one_of(nth, sequence)), first.content);
+        producers.known(&RequestKey { producer, ids: &[], content })
+    };
+    assert_eq!(known(0, 1), Known::Forgotten { oldest: 2 }, "one more than can be remembered");
+    assert!(matches!(known(1, 1), Known::Done(_)), "the next is still known");
+}
+
+#[test]
+fn of_many_producers_the_idlest_is_forgotten_and_of_many_ids_the_oldest() {
+    let mut producers = Producers::default();
+    let first = receipt_at(0);
+    let mut position = 0;
+    let mut record = |producers: &mut Producers, nth: usize, sequence| {
+        let id = EventId((position as u128).to_be_bytes());
+        let receipt = Receipt { position, ..first.clone() };
+        producers.record(Some(one_of(nth, sequence)), [id].into_iter(), receipt);
+        position += 1;
+    };
+    (0..PRODUCERS).for_each(|nth| record(&mut producers, nth, 1));
+    // The first comes again, so the second is the one that was idle longest.
+    record(&mut producers, 0, 2);
+    record(&mut producers, PRODUCERS, 1);
+    assert_eq!(producers.by_id.len(), PRODUCERS);
+    assert!(producers.by_id.contains_key(&one_of(0, 1).id));
+    assert!(!producers.by_id.contains_key(&one_of(1, 1).id));
+    assert!(producers.receipt_of_id(&EventId(1_u128.to_be_bytes())).is_none());
+    assert!(producers.receipt_of_id(&EventId(2_u128.to_be_bytes())).is_some());
 }
 
 #[test]
