@@ -22,8 +22,11 @@ struct Link {
     up: bool,
     /// When it went up or down.
     since: Instant,
-    /// What the neighbour said it holds. Kept while down: what was held stays held.
+    /// What the neighbour said it holds. Kept while down, until it speaks again.
     holds: Context,
+    /// It has not said yet, on this session, what it holds. It may be less than before: its disks may
+    /// have been set back, or it began anew.
+    silent: bool,
 }
 
 /// What is known about one origin.
@@ -57,7 +60,7 @@ impl Plan {
         relay_after: Duration,
         hold: Duration,
     ) -> Self {
-        let down = Link { up: false, since: now, holds: Context::new() };
+        let down = Link { up: false, since: now, holds: Context::new(), silent: true };
         let links = peers.into_iter().map(|peer| (peer, down.clone())).collect();
         Self { relay_after, hold, own: None, links, courses: BTreeMap::new() }
     }
@@ -90,6 +93,9 @@ impl Plan {
             self.hear_of(now, origin);
         }
         if let Some(link) = self.links.get_mut(via) {
+            if std::mem::take(&mut link.silent) {
+                link.holds = Context::new();
+            }
             link.holds.merge(&digest.frontier);
         }
     }
@@ -232,6 +238,7 @@ impl Plan {
         if link.up != up {
             link.up = up;
             link.since = now;
+            link.silent |= up;
         }
     }
 

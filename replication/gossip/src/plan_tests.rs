@@ -143,6 +143,21 @@ fn a_neighbour_that_has_more_than_the_region_itself_gives_is_asked_after_a_while
 }
 
 #[test]
+fn a_region_that_comes_back_with_less_is_left_for_one_that_holds_the_rest() {
+    let mut case = Case::new();
+    case.up("asia").up("eu").arrived("eu", 5);
+    case.holds("eu", &[("eu", 9)]).holds("asia", &[("eu", 9)]);
+    assert_eq!(case.eu(), via("eu"));
+    // Its disks were set back; or it began anew, and says nothing of its former life at all.
+    for held in [&[("eu", 5)][..], &[]] {
+        case.down("eu").up("eu").holds("eu", held);
+        assert_eq!(case.after(RELAY).eu(), via("asia"));
+        case.down("eu").up("eu").holds("eu", &[("eu", 9)]);
+        assert_eq!(case.eu(), via("eu"), "it has all of it again");
+    }
+}
+
+#[test]
 fn a_region_that_claims_much_and_gives_nothing_is_not_left_for_one_that_holds_less() {
     let mut case = Case::new();
     case.up("asia").up("eu").holds("eu", &[("eu", 50)]).holds("asia", &[("eu", 9)]);
