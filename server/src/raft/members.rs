@@ -84,13 +84,15 @@ pub enum TransferError {
     },
 }
 
-/// Those among the voters to be that are not known, or not under that address.
+/// Those among the voters to be that do not vote yet.
 #[derive(Debug, Default)]
 struct Newcomers {
     /// Learners that are known under another address.
     misplaced: BTreeSet<u64>,
     /// All that must be told of, these among them.
     newcomers: BTreeMap<u64, Node>,
+    /// All: those, too, that were told of before and have not caught up since.
+    voteless: Vec<u64>,
 }
 
 impl RaftGroup {
@@ -129,15 +131,15 @@ impl RaftGroup {
             return Err(MembershipError::Empty);
         }
         let until = Instant::now() + deadline;
-        let Newcomers { misplaced, newcomers } = self.newcomers(&voters)?;
+        let Newcomers { misplaced, newcomers, voteless } = self.newcomers(&voters)?;
         let change = async {
             if !misplaced.is_empty() {
                 self.write_members(ChangeMembers::RemoveNodes(misplaced), true).await?;
             }
             if !newcomers.is_empty() {
-                self.write_members(ChangeMembers::AddNodes(newcomers.clone()), true).await?;
+                self.write_members(ChangeMembers::AddNodes(newcomers), true).await?;
             }
-            self.wait_caught_up(newcomers.keys().copied().collect(), until, deadline).await?;
+            self.wait_caught_up(voteless, until, deadline).await?;
             let ids: BTreeSet<u64> = voters.keys().copied().collect();
             self.write_members(ChangeMembers::ReplaceAllVoters(ids.clone()), false).await?;
             let unnamed: BTreeSet<u64> =
@@ -185,6 +187,9 @@ impl RaftGroup {
         let GroupStatus { voters: vote, learners, .. } = self.status();
         let mut found = Newcomers::default();
         for (id, given) in voters {
+            if !vote.contains_key(id) {
+                found.voteless.push(*id);
+            }
             match (vote.get(id), learners.get(id)) {
                 (Some(known), _) if known != given => {
                     let (known, given) = (known.clone(), given.clone());
