@@ -18,7 +18,7 @@ use std::time::Duration;
 use crate::command::{Command, PlacedGroup};
 use crate::context::Context;
 use crate::digest::Digest;
-use crate::event::{EventId, Request};
+use crate::event::{ContentHash, EventId, Request};
 use crate::group::{Chain, Group, GroupHeader};
 use crate::id::{Origin, Seq};
 use crate::planted::{self, Bug};
@@ -191,7 +191,8 @@ impl Sequencer {
     }
 
     fn decide(&mut self, region: &Region, submission: Submission, draft: &mut Draft) -> Verdict {
-        if let Some(verdict) = self.known(region, &submission.request) {
+        let content = submission.request.content_hash();
+        if let Some(verdict) = self.known(region, &submission.request, content) {
             return verdict;
         }
         let mut expectations = submission.expectations;
@@ -203,7 +204,7 @@ impl Sequencer {
         if !conflicts.is_empty() {
             return Verdict::Conflicts(conflicts);
         }
-        let receipt = Arc::new(self.place(region, &submission.request, draft));
+        let receipt = Arc::new(self.place(region, &submission.request, content, draft));
         let ticket = draft.ticket;
         if let Some(tag) = submission.request.producer {
             self.overlay.sequences.insert(tag, (ticket, Arc::clone(&receipt)));
@@ -218,8 +219,7 @@ impl Sequencer {
         Verdict::Sequenced { ticket, receipt }
     }
 
-    fn known(&self, region: &Region, request: &Request) -> Option<Verdict> {
-        let content = request.content_hash();
+    fn known(&self, region: &Region, request: &Request, content: ContentHash) -> Option<Verdict> {
         if let Some(tag) = request.producer {
             if let Some((ticket, receipt)) = self.overlay.sequences.get(&tag)
                 && !planted::is(Bug::RetryMissesOnItsWay)
@@ -277,7 +277,13 @@ impl Sequencer {
     }
 
     /// Assigns the numbers of one request's events.
-    fn place(&mut self, region: &Region, request: &Request, draft: &mut Draft) -> Receipt {
+    fn place(
+        &mut self,
+        region: &Region,
+        request: &Request,
+        content: ContentHash,
+        draft: &mut Draft,
+    ) -> Receipt {
         let position = self.position + draft.revisions.len() as u64;
         let first = draft.first.plus(draft.revisions.len() as u64);
         let streams = request.events.iter().map(|event| event.stream.as_str());
@@ -287,7 +293,7 @@ impl Sequencer {
             origin: self.own.clone(),
             first,
             events: request.events.len() as u32,
-            content: request.content_hash(),
+            content,
             position,
             stamp: draft.stamp,
             last_revisions,
