@@ -7,7 +7,6 @@ use anabranch_proto::v1;
 use anabranch_proto::v1::cluster_client::ClusterClient;
 use anabranch_proto::v1::cluster_server::Cluster;
 use tokio::time::{Instant, timeout_at};
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use super::Api;
@@ -49,16 +48,8 @@ impl Cluster for Api {
         if !self.inner.settings.membership_on_api {
             return Err(Status::permission_denied(NOT_HERE));
         }
-        let deadline = self.membership_deadline(request.metadata());
-        let forwarded = was_forwarded(request.metadata());
-        let message = request.into_inner();
-        let shard = self.shard_at(message.shard)?;
-        let leadership = shard.raft().leadership().borrow().clone();
-        match leadership.leader.map(|(_, node)| node.api_address) {
-            _ if leadership.mine => change_here(shard, message, deadline).await,
-            Some(address) if !forwarded => self.change_there(&address, message, deadline).await,
-            known => Err(not_leader("this node does not lead the shard", known.as_deref())),
-        }
+        let may_pass_on = !was_forwarded(request.metadata());
+        self.change_members(request, may_pass_on).await
     }
 }
 
@@ -68,12 +59,25 @@ const NOT_HERE: &str = "the members are changed at the Raft port of their leader
                         membership-on-api = true it is served here, too";
 
 impl Api {
-    pub(super) fn membership_deadline(&self, metadata: &MetadataMap) -> Instant {
-        let within = within(metadata).unwrap_or(self.inner.settings.membership_within);
-        Instant::now() + with_margin(within)
+    /// Changes the members if this node leads; asks the leader to, if that may be.
+    pub(super) async fn change_members(
+        &self,
+        request: Request<v1::ChangeMembershipRequest>,
+        may_pass_on: bool,
+    ) -> Result<Response<v1::ChangeMembershipResponse>, Status> {
+        let within = within(request.metadata()).unwrap_or(self.inner.settings.membership_within);
+        let deadline = Instant::now() + with_margin(within);
+        let message = request.into_inner();
+        let shard = self.shard_at(message.shard)?;
+        let leadership = shard.raft().leadership().borrow().clone();
+        match leadership.leader.map(|(_, node)| node.api_address) {
+            _ if leadership.mine => change_here(shard, message, deadline).await,
+            Some(address) if may_pass_on => self.change_there(&address, message, deadline).await,
+            known => Err(not_leader("this node does not lead the shard", known.as_deref())),
+        }
     }
 
-    pub(super) fn shard_at(&self, wire: u32) -> Result<&Shard, Status> {
+    fn shard_at(&self, wire: u32) -> Result<&Shard, Status> {
         let id = shard("shard", wire)?;
         self.inner.shards.get(&id).ok_or_else(|| no_shard(id.0))
     }
@@ -98,7 +102,7 @@ impl Api {
     }
 }
 
-pub(super) async fn change_here(
+async fn change_here(
     shard: &Shard,
     message: v1::ChangeMembershipRequest,
     deadline: Instant,

@@ -13,7 +13,6 @@ use tonic::service::Routes;
 use tonic::transport::server::TlsConnectInfo;
 use tonic::{Request, Response, Status};
 
-use super::cluster::change_here;
 use super::refusal::not_leader;
 use super::{Api, Inner};
 
@@ -52,14 +51,7 @@ impl Cluster for Operator {
     ) -> Result<Response<v1::ChangeMembershipResponse>, Status> {
         let api = self.api()?;
         check_region(&api, &request)?;
-        let deadline = api.membership_deadline(request.metadata());
-        let message = request.into_inner();
-        let shard = api.shard_at(message.shard)?;
-        let leadership = shard.raft().leadership().borrow().clone();
-        match leadership.leader.map(|(_, node)| node.api_address) {
-            _ if leadership.mine => change_here(shard, message, deadline).await,
-            known => Err(not_leader("this node does not lead the shard", known.as_deref())),
-        }
+        api.change_members(request, false).await
     }
 }
 

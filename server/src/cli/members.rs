@@ -8,9 +8,10 @@ use anabranch_client::wire::{ChangeMembershipRequest, Member, StatusRequest, Sta
 use anabranch_core::RegionName;
 use anabranch_gossip::region_server_name;
 use anabranch_server::config::{self, Config};
+use anabranch_server::raft::RaftTls;
 use anyhow::{Context, Result};
 use tokio::time::{Instant, sleep};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
+use tonic::transport::{Channel, ClientTlsConfig};
 
 use super::Exit;
 use super::connect::{Connect, answered, connect};
@@ -79,12 +80,13 @@ impl Region {
             .with_context(|| format!("region {:?} of the configuration", config.region))?;
         let read =
             |path: &Path| std::fs::read(path).with_context(|| format!("read {}", path.display()));
-        let identity = Identity::from_pem(read(&config.tls.cert)?, read(&config.tls.key)?);
-        let tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(read(&config.tls.ca)?))
-            .identity(identity)
-            .domain_name(region_server_name(&region));
-        Ok(Self { nodes: config.nodes, routes: config.routes, tls })
+        let tls = RaftTls {
+            ca: read(&config.tls.ca)?,
+            certificate: read(&config.tls.cert)?,
+            key: read(&config.tls.key)?,
+            server_name: region_server_name(&region),
+        };
+        Ok(Self { nodes: config.nodes, routes: config.routes, tls: tls.client() })
     }
 
     async fn members(&self, args: &Args) -> Result<StatusResponse> {

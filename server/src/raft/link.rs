@@ -40,7 +40,8 @@ impl RaftTls {
     fn pair(&self) -> Pair {
         Pair::from_pem(&self.certificate, &self.key)
     }
-    fn client(&self) -> ClientTlsConfig {
+    /// What those who connect to a node's Raft port need.
+    pub fn client(&self) -> ClientTlsConfig {
         ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(&self.ca))
             .identity(self.pair())
