@@ -12,7 +12,7 @@ use anyhow::bail;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::cluster::{Blueprint, Cluster, Lives, NODES, REGIONS, Sight};
+use crate::cluster::{Blueprint, Cluster, Lives, NODES, REGIONS, Sight, all_places};
 use crate::nemesis::{Kind, Shape, plan};
 use crate::proxy::Traffic;
 use crate::torture::{Done, torture};
@@ -127,11 +127,7 @@ async fn find_out(cluster: &mut Cluster, settings: &Settings) -> anyhow::Result<
     }
     evidence.recovery = Some(Recovery { within: within * 2, served, agreed, not_converged });
     evidence.regions = harvest::read(&*sites, &every, seed).await?;
-    for home in every.iter().copied() {
-        let whole = &evidence.regions[REGIONS[home]];
-        let parts = harvest::select(&*sites, home, seed, whole).await?;
-        evidence.selections.extend(parts);
-    }
+    evidence.selections = harvest::select(&*sites, &evidence.regions, seed).await?;
     evidence.prints = nodes.prints().await?;
     evidence.blames = nodes.blames(&evidence.expectations.lost, within).await;
     evidence.deaths = cluster.deaths();
@@ -200,7 +196,7 @@ fn in_words(deaths: &[Death]) -> String {
 /// Addresses of the nodes that know of no leader.
 async fn without_leader(sight: &Sight) -> Vec<String> {
     let mut waiting = Vec::new();
-    for at in (0..REGIONS.len()).flat_map(|region| (0..NODES).map(move |node| (region, node))) {
+    for at in all_places() {
         if sight.status(at).await.is_none_or(|status| status.leader == 0) {
             waiting.push(sight.url(at).to_owned());
         }

@@ -295,16 +295,30 @@ async fn events(read: Read) -> anyhow::Result<Vec<Seen>> {
     Ok(all)
 }
 
-/// Asks a region for some parts of what it showed, each by itself. `seed` draws which, in which order
-/// and direction.
+/// Asks each region for some parts of what it showed in these reads, each by itself. `seed` draws
+/// which, in which order and direction.
 ///
 /// # Errors
 /// If a part cannot be read.
 pub async fn select(
     sites: &dyn Sites,
-    home: usize,
+    reads: &BTreeMap<String, RegionRead>,
     seed: u64,
+) -> anyhow::Result<Vec<Selection>> {
+    let mut selections = Vec::new();
+    for (home, region) in sites.regions().iter().enumerate() {
+        if let Some(read) = reads.get(region) {
+            selections.extend(select_in(sites, home, read, seed).await?);
+        }
+    }
+    Ok(selections)
+}
+
+async fn select_in(
+    sites: &dyn Sites,
+    home: usize,
     read: &RegionRead,
+    seed: u64,
 ) -> anyhow::Result<Vec<Selection>> {
     let region = &sites.regions()[home];
     let mut random = dice::rng(seed, "selections", home, 0);
@@ -314,7 +328,6 @@ pub async fn select(
     let mut selections = Vec::new();
     for part in parts(&mut random, &streams) {
         let order = if random.random_bool(0.7) { Order::Regional } else { Order::Global };
-        // The end of the global order is not there yet while a region is lost.
         let backwards = random.random_bool(0.4);
         let read = match &part {
             Part::Stream(name) => client.read_stream(name),

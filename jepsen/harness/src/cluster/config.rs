@@ -168,6 +168,7 @@ impl Papers {
     }
 }
 
-fn others(region: usize) -> impl Iterator<Item = usize> {
+/// Numbers of the other regions.
+pub(super) fn others(region: usize) -> impl Iterator<Item = usize> {
     (0..REGIONS.len()).filter(move |other| *other != region)
 }

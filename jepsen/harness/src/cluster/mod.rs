@@ -24,7 +24,7 @@ use crate::proxy::{Links, Traffic, Wires};
 
 pub use binary::find_or_build;
 pub use clocks::Clocks;
-use config::{Layout, Papers, Role, node_id};
+use config::{Layout, Papers, Role, node_id, others};
 use disk::SmallDisk;
 pub use disk::mib_for;
 use operator::Operator;
@@ -104,7 +104,7 @@ impl Cluster {
         let layout = Layout::choose()?;
         let (mut links, mut wires) = (Links::new(*delay), Wires::default());
         for from in 0..REGIONS.len() {
-            for to in (0..REGIONS.len()).filter(|to| *to != from) {
+            for to in others(from) {
                 links.add(from, to, &layout.gossip(to)).await.context("bind a proxy")?;
             }
             wires.add(&layout.inside(from)).await.context("bind a proxy")?;
@@ -213,7 +213,7 @@ fn disks(folder: &Path, mib: u64, seed: u64) -> anyhow::Result<BTreeMap<NodeAt, 
 }
 
 /// All places that a node can have.
-fn all_places() -> impl Iterator<Item = NodeAt> {
+pub fn all_places() -> impl Iterator<Item = NodeAt> {
     (0..REGIONS.len()).flat_map(|region| (0..NODES).map(move |node| (region, node)))
 }
 

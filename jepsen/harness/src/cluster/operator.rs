@@ -1,16 +1,13 @@
 //! What an operator does with the command line.
 
 use std::collections::BTreeSet;
-use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::process::clean;
+use super::process::command;
 
 /// How long new nodes may take to catch up, before it is tried again.
 const CATCH_UP_SECONDS: u64 = 10;
@@ -39,21 +36,14 @@ impl Operator {
         config: &Path,
         voters: &BTreeSet<u64>,
     ) -> anyhow::Result<bool> {
-        let open = || OpenOptions::new().create(true).append(true).open(&self.log);
-        let (out, err) = (open().context("open a log")?, open().context("open a log")?);
         let voters: Vec<String> = voters.iter().map(u64::to_string).collect();
-        let mut command = Command::new(&self.binary);
-        clean(&mut command);
-        command
+        let mut child = command(&self.binary, &self.log)?
             .args(["members", "--voters", &voters.join(",")])
             .args(["--within", &CATCH_UP_SECONDS.to_string()])
             .arg("--config")
             .arg(config)
-            .stdin(Stdio::null())
-            .stdout(out)
-            .stderr(err)
-            .kill_on_drop(true);
-        let mut child = command.spawn().context("run `anabranch members`")?;
+            .spawn()
+            .context("run `anabranch members`")?;
         match timeout(PATIENCE, child.wait()).await {
             Ok(status) => Ok(status.context("wait for `anabranch members`")?.success()),
             Err(_) => {

@@ -36,21 +36,13 @@ impl Process {
         if self.child.is_some() {
             return Ok(());
         }
-        let open = || OpenOptions::new().create(true).append(true).open(&self.log);
-        let (out, err) = (open().context("open a log")?, open().context("open a log")?);
-        let mut command = Command::new(&self.binary);
-        clean(&mut command);
-        let child = command
+        let child = command(&self.binary, &self.log)?
             .arg("serve")
             .arg("--config")
             .arg(&self.config)
             .arg("--test-clock-offset")
             .arg(&self.clock)
             .env("RUST_BACKTRACE", "1")
-            .stdin(Stdio::null())
-            .stdout(out)
-            .stderr(err)
-            .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("start {}", self.binary.display()))?;
         self.child = Some(child);
@@ -104,8 +96,17 @@ impl Process {
     }
 }
 
+/// A run of the binary that adds to a log what it prints, and is killed when it is dropped.
+pub(super) fn command(binary: &Path, log: &Path) -> anyhow::Result<Command> {
+    let open = || OpenOptions::new().create(true).append(true).open(log).context("open a log");
+    let mut command = Command::new(binary);
+    clean(&mut command);
+    command.stdin(Stdio::null()).stdout(open()?).stderr(open()?).kill_on_drop(true);
+    Ok(command)
+}
+
 /// Files and flags alone say how a process is, not the environment that the harness was started in.
-pub(super) fn clean(command: &mut Command) {
+fn clean(command: &mut Command) {
     let inherited = std::env::vars_os().map(|(name, _)| name);
     for name in inherited.filter(|name| name.to_string_lossy().starts_with("ANABRANCH_")) {
         command.env_remove(name);

@@ -34,25 +34,20 @@ impl Wires {
     /// # Errors
     /// If a socket cannot be bound.
     pub async fn add(&mut self, nodes: &[(NodeAt, Addresses)]) -> io::Result<()> {
-        let pairs = |nodes: &[(NodeAt, Addresses)]| {
-            let nodes = nodes.to_vec();
-            let others = nodes.clone();
-            nodes.into_iter().flat_map(move |one| {
-                let others = others.clone().into_iter().filter(move |other| other.0 != one.0);
-                others.map(move |other| (one.0, other))
-            })
-        };
-        for (from, (to, _)) in pairs(nodes) {
-            self.ways.insert((from, to), Way::new());
-        }
-        for (from, (to, addresses)) in pairs(nodes) {
-            for target in [addresses.raft, addresses.api] {
-                let (there, back) = (&self.ways[&(from, to)], &self.ways[&(to, from)]);
-                let proxy = Proxy::start(target, there.clone(), back.clone()).await?;
-                self.proxies.entry(from).or_default().push((target, proxy));
+        for (from, _) in nodes {
+            for (to, addresses) in nodes.iter().filter(|(to, _)| to != from) {
+                for target in [addresses.raft, addresses.api] {
+                    let (there, back) = (self.way(*from, *to), self.way(*to, *from));
+                    let proxy = Proxy::start(target, there, back).await?;
+                    self.proxies.entry(*from).or_default().push((target, proxy));
+                }
             }
         }
         Ok(())
+    }
+    /// The way from one node to another, which begins here if there is none yet.
+    fn way(&mut self, from: NodeAt, to: NodeAt) -> Arc<Way> {
+        self.ways.entry((from, to)).or_insert_with(Way::new).clone()
     }
     /// Where a node has to connect to instead, to go through its proxies.
     pub fn routes(&self, from: NodeAt) -> impl Iterator<Item = (SocketAddr, SocketAddr)> {

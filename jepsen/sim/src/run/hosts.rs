@@ -128,10 +128,7 @@ pub async fn judge(
     for (home, name) in sites.regions().iter().enumerate() {
         let reading = async {
             let read = harvest::read(&*sites, &[home], seed).await?;
-            let parts = match read.get(name) {
-                Some(whole) => harvest::select(&*sites, home, seed, whole).await?,
-                None => Vec::new(),
-            };
+            let parts = harvest::select(&*sites, &read, seed).await?;
             anyhow::Ok((read, parts))
         };
         match timeout(READING, reading).await {
