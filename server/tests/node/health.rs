@@ -39,10 +39,7 @@ fn group(node: &Option<Node>) -> raft::RaftGroup {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_is_no_longer_a_member_is_not_healthy_though_nobody_tells_it() {
     let (_dir, configs) = region(3);
-    let mut nodes = Vec::new();
-    for config in &configs {
-        nodes.push(Some(start(config).await));
-    }
+    let nodes = start_all(&configs).await;
     let first = leader(&nodes).await;
     for config in &configs {
         becomes(config, ServingStatus::Serving).await;
@@ -61,10 +58,7 @@ async fn a_node_that_is_no_longer_a_member_is_not_healthy_though_nobody_tells_it
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_whose_data_folder_was_lost_stops_and_says_what_to_do() {
     let (_dir, configs) = region(3);
-    let mut nodes = Vec::new();
-    for config in &configs {
-        nodes.push(Some(start(config).await));
-    }
+    let mut nodes = start_all(&configs).await;
     let client = client(&configs);
     client.append("s-1", event("Before")).await.unwrap();
     let loses = (leader(&nodes).await + 1) % 3;

@@ -61,6 +61,13 @@ fn member(id: u64) -> Member {
 async fn start(config: &Config) -> Node {
     try_start(config).await.unwrap()
 }
+async fn start_all(configs: &[Config]) -> Vec<Option<Node>> {
+    let mut nodes = Vec::new();
+    for config in configs {
+        nodes.push(Some(start(config).await));
+    }
+    nodes
+}
 async fn try_start(config: &Config) -> Result<Node, StartError> {
     Node::start(config.clone().validate().unwrap(), Environment::system()).await
 }
@@ -93,10 +100,7 @@ async fn a_drained_leader_hands_over_and_comes_back_with_everything() {
         config.raft.election_min = Span::millis(30_000);
         config.raft.election_max = Span::millis(60_000);
     }
-    let mut nodes = Vec::new();
-    for config in &configs {
-        nodes.push(Some(start(config).await));
-    }
+    let mut nodes = start_all(&configs).await;
     let client = client(&configs);
     client.append("s-1", event("Before")).await.unwrap();
 

@@ -15,7 +15,7 @@ use anabranch_server::raft;
 use anabranch_server::shard::Shard;
 use tokio::time::{sleep, timeout};
 
-use super::{SOON, leader, member, start};
+use super::{SOON, leader, member, start, start_all};
 
 /// Configurations of the nodes of one region.
 fn configs(dir: &Path, ca: &DevCa, region: &str, nodes: &[Member], others: &[Peer]) -> Vec<Config> {
@@ -78,10 +78,7 @@ async fn an_empty_node_joins_and_the_leader_leaves_under_writes_and_nothing_is_l
     in_eu.iter_mut().for_each(|config| config.bootstrap = vec![1, 2, 3]);
     in_eu[3].join = true;
     let in_us = configs(dir.path(), &ca, "us", &us, &[peer("eu", &eu)]);
-    let mut nodes = Vec::new();
-    for config in &in_eu[..3] {
-        nodes.push(Some(start(config).await));
-    }
+    let mut nodes = start_all(&in_eu[..3]).await;
     let abroad = start(&in_us[0]).await;
     leader(&nodes).await;
 

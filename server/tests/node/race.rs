@@ -13,7 +13,7 @@ use anabranch_server::node::Node;
 use anabranch_server::shard::{AppendError, Appended, Shard};
 use tokio::time::{sleep, timeout};
 
-use super::{SOON, leader, region, start};
+use super::{SOON, leader, region, start, start_all};
 
 const STREAM: &str = "race-1";
 
@@ -96,10 +96,7 @@ async fn race(writer: usize, shards: Vec<Shard>, over: Arc<AtomicBool>) -> Told 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn expected_revisions_hold_through_changes_of_the_leader() {
     let (_dir, configs) = region(3);
-    let mut nodes = Vec::new();
-    for config in &configs {
-        nodes.push(Some(start(config).await));
-    }
+    let nodes = start_all(&configs).await;
     leader(&nodes).await;
     let (shards, over) = (shards(&nodes), Arc::new(AtomicBool::new(false)));
     let writers: Vec<_> = (0..4)
@@ -156,10 +153,7 @@ async fn insist(shards: &[Shard], tag: ProducerTag) -> Appended {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_retry_after_a_change_of_the_leader_and_after_a_restart_gets_the_first_result() {
     let (_dir, configs) = region(3);
-    let mut nodes = Vec::new();
-    for config in &configs {
-        nodes.push(Some(start(config).await));
-    }
+    let mut nodes = start_all(&configs).await;
     leader(&nodes).await;
     let group = shards(&nodes);
     let tag = |sequence| ProducerTag { id: ProducerId([9; 16]), epoch: 1, sequence };
@@ -202,10 +196,7 @@ async fn a_retry_after_a_change_of_the_leader_and_after_a_restart_gets_the_first
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_lost_its_quorum_does_not_report_conflicts_it_cannot_be_sure_of() {
     let (_dir, configs) = region(3);
-    let mut nodes = Vec::new();
-    for config in &configs {
-        nodes.push(Some(start(config).await));
-    }
+    let nodes = start_all(&configs).await;
     leader(&nodes).await;
     let shards = shards(&nodes);
     let shard = leading(&shards).await;
