@@ -291,7 +291,7 @@ impl Importer {
             for (origin, queue) in &mut self.queues {
                 let heard = self.digests.get(origin).map(|heard| &heard.newest);
                 if let Some(lie) = heard.filter(|digest| queue.disproves(digest)).cloned() {
-                    queue.hold_forgetful(&lie, lie.seq());
+                    queue.hold_forgetful(&lie, queue.last());
                     self.digests.remove(origin);
                 }
             }
