@@ -22,6 +22,8 @@ use crate::failure::{Failure, ReadFailure};
 
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// An append is not sent with less time than this left: it could only turn a refusal into a doubt.
+const ATTEMPT_MIN: Duration = Duration::from_millis(10);
 /// Redirects in a row that are followed at once. Two nodes that name each other are not chased.
 const REDIRECTS_MAX: u32 = 3;
 
@@ -205,7 +207,7 @@ impl AppendRetry {
             }
         };
         let hopeless = self.tour.is_hopeless() && whom != Whom::NextRegion;
-        if hopeless || self.tour.too_late(now, after) {
+        if hopeless || self.tour.too_late(now, after + ATTEMPT_MIN) {
             return Step::Stop(self.give_up(now));
         }
         Step::Try { whom, after }

@@ -102,6 +102,17 @@ fn at_the_deadline_it_is_unknown_if_and_only_if_something_went_unanswered() {
 }
 
 #[test]
+fn a_refusal_is_not_turned_into_a_doubt_by_one_more_try_without_time_for_an_answer() {
+    let now = Instant::now();
+    let refused_with_left = |left: Duration| {
+        let late = now + Duration::from_secs(10) - Duration::from_millis(10) - left;
+        retry(policy(now), now).handle(late, 0.0, overloaded(10))
+    };
+    assert!(stopped(refused_with_left(ATTEMPT_MIN)).is_refused());
+    tried(refused_with_left(ATTEMPT_MIN + Duration::from_millis(1)));
+}
+
+#[test]
 fn redirects_are_followed_at_once_but_not_in_circles() {
     let now = Instant::now();
     let mut retry = retry(policy(now), now);
