@@ -90,22 +90,24 @@ impl Nodes {
         }
     }
 
-    /// Waits until all nodes hold the same events; if `all_final`, also until all of these are final
-    /// at all of them.
+    /// Waits until all nodes hold the same events, and still do when they are asked again; if
+    /// `all_final`, also until all of these are final at all of them.
     ///
     /// # Errors
     /// What still differs after `within`.
     pub async fn converge(&self, all_final: bool, within: Duration) -> Result<Agreed, Vec<String>> {
         let deadline = Instant::now() + within;
+        let mut before = None;
         loop {
             let standings = self.standings().await;
             match agreed(&standings, all_final) {
-                Some(agreed) => return Ok(agreed),
-                None if Instant::now() >= deadline => {
+                Some(now) if before == Some(now) => return Ok(now),
+                _ if Instant::now() >= deadline => {
                     return Err(standings.iter().map(in_words).collect());
                 }
-                None => sleep(LOOK_EVERY).await,
+                now => before = now,
             }
+            sleep(LOOK_EVERY).await;
         }
     }
 

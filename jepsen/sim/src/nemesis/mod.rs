@@ -103,6 +103,19 @@ impl Nemesis {
         regions.collect()
     }
 
+    /// Takes the regions that the others go on without down for good. One that came back with less than
+    /// it had may still have events that nobody else has, and nothing more is to come in while the
+    /// others are compared.
+    pub fn leave_behind(&mut self, cluster: &mut Cluster) {
+        let regions = self.given_up().into_iter();
+        let nodes: Vec<NodeAt> = regions.flat_map(|region| cluster.region_nodes(region)).collect();
+        for at in nodes {
+            if self.gone.insert(at) {
+                cluster.power_off(at);
+            }
+        }
+    }
+
     /// Does what is due. Call between steps.
     pub fn turn(&mut self, cluster: &mut Cluster) {
         while let Some((at, ends, nth)) = self.turns.get(self.next).copied() {

@@ -247,9 +247,9 @@ impl Run {
         while !self.nemesis.is_settled(&self.cluster) && self.cluster.elapsed() < settle {
             self.step()?;
         }
+        self.nemesis.leave_behind(&mut self.cluster);
         let given_up = self.nemesis.given_up();
-        let mut gone = self.nemesis.gone().clone();
-        gone.extend(given_up.iter().flat_map(|region| self.cluster.region_nodes(*region)));
+        let gone = self.nemesis.gone().clone();
         let sites: Arc<dyn Sites> = Arc::new(self.cluster.sites(&gone));
         let regions = 0..self.cluster.shape().regions();
         self.shared.lock().left = regions.filter(|region| !given_up.contains(region)).collect();
