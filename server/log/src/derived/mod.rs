@@ -8,6 +8,7 @@
 
 mod chunk;
 pub mod conformance;
+mod database;
 mod memory;
 mod sled;
 #[cfg(test)]
@@ -15,8 +16,9 @@ mod tests;
 
 use bytes::Bytes;
 
+pub use self::database::{OpenError, Opened};
 pub use self::memory::MemoryCheckpoints;
-pub use self::sled::{OpenError, Opened, SledCheckpoints};
+pub use self::sled::SledCheckpoints;
 
 /// A state and the log index it stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +48,7 @@ pub enum CheckpointError {
         /// What the store said.
         reason: String,
     },
-    /// The store underneath failed badly before and is not used until it is opened again.
+    /// The store underneath failed before and is not used until it is opened again.
     #[error("the checkpoint store is out of use until it is opened again")]
     OutOfUse,
 }

@@ -98,6 +98,32 @@ fn a_damaged_folder_is_moved_aside_and_an_empty_one_takes_its_place() {
 }
 
 #[test]
+fn a_folder_that_is_still_being_closed_is_waited_for_and_not_taken_for_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoints");
+    let (store, _) = SledCheckpoints::open(&path).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || (1..20).for_each(|at| put(&store, at, 10)));
+        let (store, opened) = SledCheckpoints::open(&path).unwrap();
+        assert_eq!(opened, Opened::Whole);
+        assert_eq!(latest(&store), Some(19));
+    });
+}
+
+/// What is large goes into a file of its own, for which there is no room here.
+#[test]
+fn after_a_write_that_found_no_room_nothing_waits_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = SledCheckpoints::open(&folder.path().join("checkpoints")).unwrap();
+    std::fs::remove_dir_all(folder.path().join("checkpoints/blobs")).unwrap();
+    let failed = store.put("region", 5, &[Bytes::from(vec![5; 600_000])]).unwrap_err();
+    assert!(matches!(failed, CheckpointError::Failed { at: 5, .. }), "{failed}");
+    let refused = store.put("region", 6, &[]).unwrap_err();
+    assert!(matches!(refused, CheckpointError::OutOfUse), "{refused}");
+    drop(store);
+}
+
+#[test]
 fn a_panic_inside_takes_the_store_out_of_use_and_harms_nobody() {
     let folder = tempfile::tempdir().unwrap();
     let (store, _) = SledCheckpoints::open(&folder.path().join("checkpoints")).unwrap();
