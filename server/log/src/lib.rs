@@ -2,7 +2,7 @@
 //!
 //! The Raft log *is* the event log, written once. [`disk`] is the seam below everything; [`log`]
 //! keeps Raft entries in segment files with group commit and crash rules; [`index`] finds events in
-//! them; [`store`] reads events back; [`derived`] keeps checkpoints that can always be rebuilt.
+//! them; [`store`] reads events back; [`derived`] keeps what can always be rebuilt.
 #![deny(missing_docs)]
 
 mod cache;

@@ -7,12 +7,14 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::chunk::{generation_of, join, prefix, split};
+use super::states::MemoryStates;
 use super::{Checkpoint, CheckpointError, Checkpoints, GENERATIONS, check_name};
 
 /// Keeps checkpoints as long as one of its clones lives: over the restarts of a simulated node.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryCheckpoints {
     pairs: Arc<Mutex<BTreeMap<Vec<u8>, Bytes>>>,
+    states: MemoryStates,
 }
 
 impl MemoryCheckpoints {
@@ -21,9 +23,15 @@ impl MemoryCheckpoints {
         Self::default()
     }
 
-    /// Forgets everything, as a lost disk does.
+    /// The states kept beside the checkpoints. They live as long as these, and are lost with them.
+    pub fn states(&self) -> MemoryStates {
+        self.states.clone()
+    }
+
+    /// Forgets everything, states too, as a lost disk does.
     pub fn clear(&self) {
         self.pairs.lock().clear();
+        self.states.clear();
     }
 
     #[cfg(test)]

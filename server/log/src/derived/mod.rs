@@ -1,6 +1,6 @@
-//! Checkpoints: large, rebuildable states, written a few times a minute.
+//! What can always be rebuilt from the log: checkpoints, and many small [`states`] beside them.
 //!
-//! A checkpoint stands for an index of the log: it says what applying the log up to there gives. It is
+//! Checkpoints are large states, written a few times a minute. A checkpoint stands for an index of the log: it says what applying the log up to there gives. It is
 //! derived, so losing one costs time and nothing else; what must not happen is that a damaged one is
 //! believed. Values are cut into chunks, each with a checksum of its own over the name, the log index
 //! and the place in the value; the last two generations of every name are kept, and a damaged one is
@@ -11,6 +11,7 @@ pub mod conformance;
 mod database;
 mod memory;
 mod sled;
+pub mod states;
 #[cfg(test)]
 mod tests;
 
