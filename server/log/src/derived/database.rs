@@ -1,4 +1,4 @@
-//! The sled database that checkpoints are in, which is not trusted.
+//! The sled database that everything derived is in, which is not trusted.
 //!
 //! After power loss, a full disk or a flipped bit sled 0.34 may lose what it flushed, return an error,
 //! or panic, on opening and later. So every call into it is guarded, every value carries its own
@@ -17,11 +17,14 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::CheckpointError;
+use super::states::StateError;
 
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 /// How often, and after how long, a folder that is still locked is tried again: for two seconds.
 const LOCK_TRIES: u32 = 100;
 const LOCK_RETRY_AFTER: Duration = Duration::from_millis(20);
+/// Name of the tree that states are in. Checkpoints are in the nameless one.
+const STATES: &str = "states";
 
 /// How the folder was found.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,10 +65,16 @@ pub enum OpenError {
 
 /// A database in a folder of its own. The first failure inside takes all of it out of use.
 pub(super) struct Database {
+    folder: PathBuf,
     /// There until it is dropped.
-    checkpoints: Option<::sled::Db>,
+    trees: Option<Trees>,
     broken: AtomicBool,
     writing: Mutex<()>,
+}
+
+struct Trees {
+    checkpoints: ::sled::Db,
+    states: ::sled::Tree,
 }
 
 /// A failure inside came before.
@@ -77,28 +86,47 @@ impl From<OutOfUse> for CheckpointError {
     }
 }
 
+impl From<OutOfUse> for StateError {
+    fn from(_: OutOfUse) -> Self {
+        Self::OutOfUse
+    }
+}
+
 impl Database {
     /// Opens the database in `path`, and reads it through.
     pub(super) fn open(path: &Path) -> Result<(Self, Opened), OpenError> {
-        let with = |checkpoints| Self {
-            checkpoints: Some(checkpoints),
+        let with = |trees| Self {
+            folder: path.to_owned(),
+            trees: Some(trees),
             broken: AtomicBool::new(false),
             writing: Mutex::new(()),
         };
         match open_and_read(path) {
-            Ok(db) => Ok((with(db), Opened::Whole)),
+            Ok(trees) => Ok((with(trees), Opened::Whole)),
             Err(reason) => {
                 let to = move_aside(path)?;
                 tracing::warn!(to = %to.display(), reason, "moved damaged checkpoints aside");
-                let db = open_and_read(path)
+                let trees = open_and_read(path)
                     .map_err(|reason| OpenError::Empty { path: path.to_owned(), reason })?;
-                Ok((with(db), Opened::MovedAside { to, reason }))
+                Ok((with(trees), Opened::MovedAside { to, reason }))
             }
         }
     }
 
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     pub(super) fn checkpoints(&self) -> &::sled::Db {
-        self.checkpoints.as_ref().expect("not dropped")
+        &self.trees().checkpoints
+    }
+
+    pub(super) fn states(&self) -> &::sled::Tree {
+        &self.trees().states
+    }
+
+    fn trees(&self) -> &Trees {
+        self.trees.as_ref().expect("not dropped")
     }
 
     /// To be held while anything is written and flushed: who waits finds out of a failure before
@@ -113,7 +141,7 @@ impl Database {
         if self.broken.load(Ordering::Acquire) { Err(OutOfUse) } else { Ok(()) }
     }
 
-    /// Does `work` with the database; a panic in it is an error.
+    /// Does `work` with one of the trees; a panic in it is an error.
     pub(super) fn guarded<T>(
         &self,
         work: impl FnOnce() -> Result<T, ::sled::Error>,
@@ -137,7 +165,7 @@ impl Drop for Database {
     fn drop(&mut self) {
         if self.usable().is_err() {
             // What closing would flush is not to be had. The process holds on to the files until it ends.
-            std::mem::forget(self.checkpoints.take());
+            std::mem::forget(self.trees.take());
         }
     }
 }
@@ -155,11 +183,14 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, ::sled::Error>) -> Result<T, Stri
 }
 
 /// Opens a database and reads every pair, so that damage shows now and not when a state is needed.
-fn open_and_read(path: &Path) -> Result<::sled::Db, String> {
+fn open_and_read(path: &Path) -> Result<Trees, String> {
     let work = || {
-        let db = open_unlocked(path)?;
-        db.iter().try_for_each(|pair| pair.map(|_| ()))?;
-        Ok(db)
+        let checkpoints = open_unlocked(path)?;
+        let states = checkpoints.open_tree(STATES)?;
+        for pair in checkpoints.iter().chain(states.iter()) {
+            pair?;
+        }
+        Ok(Trees { checkpoints, states })
     };
     guarded(work)
 }

@@ -1,16 +1,19 @@
 //! Checkpoints in sled.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::chunk::{generation_of, join, key, prefix, split};
 use super::database::Database;
+use super::states::SledStates;
 use super::{Checkpoint, CheckpointError, Checkpoints, GENERATIONS, OpenError, Opened, check_name};
 
-/// Keeps checkpoints in a sled database in a folder of its own.
+/// Keeps checkpoints in a sled database in a folder of its own, and states beside them.
 pub struct SledCheckpoints {
-    database: Database,
+    database: Arc<Database>,
+    states: SledStates,
 }
 
 impl SledCheckpoints {
@@ -20,7 +23,16 @@ impl SledCheckpoints {
     /// [`OpenError`] if a damaged folder cannot be moved, or an empty one does not open.
     pub fn open(path: &Path) -> Result<(Self, Opened), OpenError> {
         let (database, opened) = Database::open(path)?;
-        Ok((Self { database }, opened))
+        let database = Arc::new(database);
+        let states = SledStates::of(Arc::clone(&database));
+        Ok((Self { database, states }, opened))
+    }
+
+    /// The states kept in the same database.
+    ///
+    /// The folder is in use as long as either lives, and a failure inside takes both out of use.
+    pub fn states(&self) -> SledStates {
+        self.states.clone()
     }
 
     #[cfg(test)]

@@ -9,6 +9,7 @@
 pub mod conformance;
 mod memory;
 mod seal;
+mod sled;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 pub use self::memory::MemoryStates;
+pub use self::sled::SledStates;
 
 /// Most bytes of a key. It has at least one.
 pub const KEY_BYTES_MAX: usize = 1024;
