@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 
 use super::{Broken, Verdict};
 use crate::case::{Case, Log};
-use crate::op::{Ack, Op};
+use crate::evidence::Seen;
+use crate::op::{Ack, Asked, Op};
 
 /// Looks every acknowledged event up where it must be.
 pub fn check(case: &Case<'_>) -> Verdict {
@@ -36,7 +37,10 @@ pub fn check(case: &Case<'_>) -> Verdict {
             lost_here(&mut verdict, log, (at, op, ack), must, forgot);
         }
         if forgot {
-            let held = |log: &Log<'_>| ack.dots().all(|dot| log.place(&dot).is_some());
+            let held = |log: &Log<'_>| {
+                let mut asked = ack.dots().zip(&op.events);
+                asked.all(|(dot, asked)| log.seen(&dot).is_some_and(|seen| is_it(seen, asked, ack)))
+            };
             let held = case.last_logs().any(held);
             if !held && may_be_gone {
                 *lost.entry(home).or_default() += u64::from(ack.events);
@@ -57,6 +61,12 @@ pub fn check(case: &Case<'_>) -> Verdict {
         .map(|(region, events)| format!("{events} acknowledged events went down with {region}"))
         .collect();
     verdict
+}
+
+/// Whether it is what was acknowledged. Not if the number was given out once more after the region had
+/// forgotten it, to another event or, at another time, to the same one, which was sent again.
+fn is_it(seen: &Seen, asked: &Asked, ack: &Ack) -> bool {
+    seen.id == asked.id && seen.stamp == ack.stamp
 }
 
 /// Checks the events of an operation that a region shows, and that it shows them if it `must`. A region
@@ -82,7 +92,7 @@ fn lost_here(
             }
             continue;
         };
-        if forgot && seen.id != asked.id {
+        if forgot && !is_it(seen, asked, ack) {
             continue;
         }
         // A retry elsewhere is answered with that region's position.
@@ -138,5 +148,20 @@ mod tests {
         let verdict = judge(check, &evidence);
         assert_eq!(verdict.notes, ["2 acknowledged events went down with eu"]);
         assert_eq!(verdict.broken, 1, "{:?}", verdict.words);
+    }
+
+    #[test]
+    fn a_number_that_a_forgetful_region_gave_out_twice_is_not_the_one_that_was_acknowledged() {
+        let mut evidence = sound();
+        evidence.expectations.lost.insert("eu".into());
+        evidence.regions.remove("eu");
+        let first = &mut evidence.regions.get_mut("us").unwrap().regional[0];
+        assert_eq!(first.dot.origin.region.as_str(), "eu");
+        first.stamp.0 += 1;
+        let verdict = judge(check, &evidence);
+        assert!(verdict.holds(), "sent again, and stamped later: {:?}", verdict.words);
+        assert_eq!(verdict.notes, ["2 acknowledged events went down with eu"]);
+        evidence.expectations.lost.clear();
+        assert!(judge(check, &evidence).broken > 0, "no other region gives numbers out twice");
     }
 }
