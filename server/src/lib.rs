@@ -1,5 +1,6 @@
 //! A node of Anabranch.
 
+pub mod aggregates;
 pub mod api;
 pub mod config;
 pub mod demo;

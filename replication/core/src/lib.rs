@@ -10,6 +10,7 @@
 //! that feed it or read it: [`sequencer`], [`import`] and [`order`].
 #![deny(missing_docs)]
 
+pub mod aggregate;
 pub mod codec;
 pub mod command;
 pub mod context;

@@ -1,4 +1,5 @@
-//! The public interface: gRPC services `anabranch.v1.Events` and `anabranch.v1.Cluster`.
+//! The public interface: gRPC services `anabranch.v1.Events`, `anabranch.v1.Aggregates` and
+//! `anabranch.v1.Cluster`.
 //!
 //! Every node serves everything. Reads are answered from this node's own applied state
 //! ([`crate::read`]); appends are checked here ([`validate`]) and sequenced by the shard's leader: if
@@ -8,8 +9,10 @@
 //! ([`refusal`]); what may have been written is never called refused.
 
 mod admission;
+mod aggregates;
 mod append;
 mod cluster;
+mod conditions;
 mod events;
 mod forward;
 mod malformed;

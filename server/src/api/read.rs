@@ -127,7 +127,7 @@ impl Api {
         Ok(spec)
     }
 
-    fn name(&self, field: &str, name: String) -> Result<String, Status> {
+    pub(super) fn name(&self, field: &str, name: String) -> Result<String, Status> {
         let limit = self.inner.settings.limits.name_bytes;
         match name.len() {
             0 => Err(invalid(field, "is empty", 0, 0)),

@@ -12,6 +12,7 @@ use anabranch_proto::v1::refusal::producer_fault::Kind;
 use anabranch_proto::v1::refusal::{self, Reason};
 use tonic::{Code, Status};
 
+use crate::aggregates::AggregateError;
 use crate::raft::{MembershipError, ProposeError};
 use crate::read::ReadError;
 use crate::shard::AppendError;
@@ -144,23 +145,45 @@ pub(super) fn of_read(error: ReadError) -> Status {
             let behind = refusal::NotCaughtUp { missing, waited_ms };
             refused(Code::Unavailable, message, Reason::NotCaughtUp(behind))
         }
-        ReadError::Store(error) => {
-            let mut text = message;
-            let mut source: Option<&dyn std::error::Error> = Some(&error);
-            while let Some(error) = source {
-                text = format!("{text}: {error}");
-                source = error.source();
-            }
-            tracing::error!(
-                error = %text,
-                "events cannot be read; see docs/runbooks/damaged-record.md"
-            );
-            match is_damage(&error) {
-                true => Status::data_loss(text),
-                false => Status::unavailable(text),
-            }
-        }
+        ReadError::Store(error) => of_store(message, &error),
         ReadError::Closed => Status::unavailable(message),
+    }
+}
+
+fn of_store(message: String, error: &StoreError) -> Status {
+    let mut text = message;
+    let mut source: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    tracing::error!(error = %text, "events cannot be read; see docs/runbooks/damaged-record.md");
+    match is_damage(error) {
+        true => Status::data_loss(text),
+        false => Status::unavailable(text),
+    }
+}
+
+/// The status of a question about aggregates that has no answer, after `waited`.
+pub(super) fn of_aggregate(error: AggregateError, waited: Duration) -> Status {
+    let message = error.to_string();
+    match error {
+        AggregateError::NoDefinition { category } => Status::not_found(format!(
+            "{message}; declare one: anabranch aggregate define ({category})"
+        )),
+        AggregateError::NotCaughtUp { missing } => {
+            let (missing, waited_ms) = (Some((&missing).into()), short_ms(waited));
+            let behind = refusal::NotCaughtUp { missing, waited_ms };
+            refused(Code::Unavailable, message, Reason::NotCaughtUp(behind))
+        }
+        AggregateError::Building { .. }
+        | AggregateError::Behind { .. }
+        | AggregateError::Closed => Status::unavailable(message),
+        AggregateError::States { source, .. } => {
+            Status::unavailable(format!("{message}: {source}"))
+        }
+        AggregateError::TooLong { .. } => Status::failed_precondition(message),
+        AggregateError::Store(error) => of_store(message, &error),
     }
 }
 

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use anabranch_proto::v1::DESCRIPTORS;
+use anabranch_proto::v1::aggregates_server::AggregatesServer;
 use anabranch_proto::v1::cluster_server::ClusterServer;
 use anabranch_proto::v1::events_server::EventsServer;
 use futures_util::FutureExt;
@@ -28,7 +29,8 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// How often health is looked at that changes by silence.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Names under which health is asked for: of the server, and of its services.
-const NAMES: [&str; 3] = ["", "anabranch.v1.Events", "anabranch.v1.Cluster"];
+const NAMES: [&str; 4] =
+    ["", "anabranch.v1.Events", "anabranch.v1.Aggregates", "anabranch.v1.Cluster"];
 
 /// Why the interface is not served.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +57,9 @@ pub async fn serve(
     let events = EventsServer::new(api.clone())
         .max_decoding_message_size(bytes_max)
         .max_encoding_message_size(usize::MAX);
+    let aggregates = AggregatesServer::new(api.clone())
+        .max_decoding_message_size(bytes_max)
+        .max_encoding_message_size(usize::MAX);
     let cluster = ClusterServer::new(api.clone());
     let (health, health_service) = health_reporter();
     let reflection = || {
@@ -76,6 +81,7 @@ pub async fn serve(
     let router = server
         .layer(in_our_words(bytes_max))
         .add_service(events)
+        .add_service(aggregates)
         .add_service(cluster)
         .add_service(health_service)
         .add_service(reflection().build_v1()?)

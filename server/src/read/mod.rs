@@ -20,7 +20,7 @@ mod regional;
 mod spec;
 mod stream;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod view;

@@ -28,34 +28,34 @@ use super::view::View;
 use crate::shard::{Applied, ShardState};
 
 /// SplitMix64: small, seeded, the same everywhere.
-pub(super) struct Rng(pub(super) u64);
+pub(crate) struct Rng(pub(crate) u64);
 
 impl Rng {
-    pub(super) fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) % end
     }
-    pub(super) fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+    pub(crate) fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         &of[self.below(of.len() as u64) as usize]
     }
 }
 
 /// What is known of an event without reading it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Known {
-    pub(super) dot: Dot,
-    pub(super) stream: String,
-    pub(super) kind: String,
-    pub(super) stamp: Stamp,
-    pub(super) position: u64,
-    pub(super) revision: u64,
+pub(crate) struct Known {
+    pub(crate) dot: Dot,
+    pub(crate) stream: String,
+    pub(crate) kind: String,
+    pub(crate) stamp: Stamp,
+    pub(crate) position: u64,
+    pub(crate) revision: u64,
 }
 
 /// One region on one node.
-pub(super) struct Site {
-    pub(super) state: ShardState,
+pub(crate) struct Site {
+    pub(crate) state: ShardState,
     inner: Mutex<Inner>,
     marks: Mutex<Vec<Mark>>,
     final_position: AtomicU64,
@@ -73,12 +73,12 @@ struct Inner {
 
 const LOG_ID: [u8; 16] = [5; 16];
 
-pub(super) fn origin(region: &str) -> Origin {
+pub(crate) fn origin(region: &str) -> Origin {
     let region = RegionName::new(region).unwrap();
     Origin { region, incarnation: Incarnation(7), shard: ShardId(0) }
 }
 
-pub(super) fn event(stream: &str, kind: &str, bytes: usize) -> Event {
+pub(crate) fn event(stream: &str, kind: &str, bytes: usize) -> Event {
     let payload = Bytes::from(vec![b'x'; bytes]);
     let (stream, kind) = (stream.to_owned(), kind.to_owned());
     Event { stream, id: None, kind, metadata: Default::default(), payload }
@@ -86,7 +86,7 @@ pub(super) fn event(stream: &str, kind: &str, bytes: usize) -> Event {
 
 impl Site {
     /// A region among `members` whose log has its genesis. Segments, caches and marks are small.
-    pub(super) fn new(region: &str, members: &[&str], mark_every: u64) -> Arc<Self> {
+    pub(crate) fn new(region: &str, members: &[&str], mark_every: u64) -> Arc<Self> {
         let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(1));
         let options =
             LogOptions { segment_bytes: 4096, cache_bytes: 1024, ..LogOptions::new(LOG_ID) };
@@ -166,7 +166,7 @@ impl Site {
         }
     }
 
-    pub(super) fn append(&self, ms: u64, requests: Vec<Vec<Event>>) {
+    pub(crate) fn append(&self, ms: u64, requests: Vec<Vec<Event>>) {
         let submission = |events| Submission {
             request: Request { producer: None, events },
             expectations: Vec::new(),
@@ -176,12 +176,12 @@ impl Site {
             sequencer.sequence(EPOCH_UNIX_MS + ms, region, submissions).unwrap().0
         });
     }
-    pub(super) fn close(&self, ms: u64) {
+    pub(crate) fn close(&self, ms: u64) {
         self.ticketed(|sequencer, _| Some(sequencer.close(EPOCH_UNIX_MS + ms).unwrap()));
     }
 
     /// Imports up to `groups` that `from` holds and this region does not, and what `from` says.
-    pub(super) fn import(&self, from: &Site, groups: usize) {
+    pub(crate) fn import(&self, from: &Site, groups: usize) {
         let own = self.state.region(|region| region.origin().cloned().unwrap());
         let mut frontier = self.frontier();
         let mut taken: Vec<Group> = Vec::new();
@@ -210,10 +210,10 @@ impl Site {
         self.ticketed(|sequencer, region| Some(sequencer.import(region, taken, digests)));
     }
 
-    pub(super) fn frontier(&self) -> Context {
+    pub(crate) fn frontier(&self) -> Context {
         self.state.region(|region| region.frontier().clone())
     }
-    pub(super) fn known(&self) -> Vec<Known> {
+    pub(crate) fn known(&self) -> Vec<Known> {
         self.inner.lock().known.clone()
     }
 }
@@ -244,12 +244,12 @@ impl View for Site {
     }
 }
 
-pub(super) const REGIONS: [&str; 3] = ["asia", "eu", "us"];
-pub(super) const STREAMS: [&str; 5] = ["cart-1", "cart-2", "order-1", "order-2", "plain"];
-pub(super) const KINDS: [&str; 2] = ["Added", "Removed"];
+pub(crate) const REGIONS: [&str; 3] = ["asia", "eu", "us"];
+pub(crate) const STREAMS: [&str; 5] = ["cart-1", "cart-2", "order-1", "order-2", "plain"];
+pub(crate) const KINDS: [&str; 2] = ["Added", "Removed"];
 
 /// Three regions after a random history. Each holds everything; the order is final up to the end.
-pub(super) fn world(seed: u64, steps: u64) -> Vec<Arc<Site>> {
+pub(crate) fn world(seed: u64, steps: u64) -> Vec<Arc<Site>> {
     let mut rng = Rng(seed);
     let sites: Vec<_> =
         REGIONS.iter().map(|region| Site::new(region, &REGIONS, 1 + rng.below(20))).collect();
@@ -284,7 +284,7 @@ fn events(rng: &mut Rng) -> Vec<Event> {
 }
 
 /// Lets all regions hear everything of all others, promises included.
-pub(super) fn settle(sites: &[Arc<Site>], ms: u64) {
+pub(crate) fn settle(sites: &[Arc<Site>], ms: u64) {
     for round in 0..3 {
         sites.iter().for_each(|site| site.close(ms + round));
         for to in sites {
@@ -296,7 +296,7 @@ pub(super) fn settle(sites: &[Arc<Site>], ms: u64) {
 }
 
 /// The global order as its definition has it.
-pub(super) fn global(site: &Site) -> Vec<Known> {
+pub(crate) fn global(site: &Site) -> Vec<Known> {
     let mut known = site.known();
     known.sort_by_key(|known| (known.stamp, known.dot.clone()));
     known

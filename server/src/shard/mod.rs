@@ -38,6 +38,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::aggregates::Aggregates;
 use crate::env::Clock;
 use crate::raft::RaftGroup;
 use inlet::Inlet;
@@ -62,6 +63,7 @@ struct Inner {
     room: Arc<Semaphore>,
     stop: watch::Sender<bool>,
     tasks: Mutex<JoinSet<()>>,
+    aggregates: Aggregates<ShardState>,
 }
 
 impl Shard {
@@ -72,6 +74,10 @@ impl Shard {
     /// What is applied on this node.
     pub fn state(&self) -> &Arc<ShardState> {
         &self.inner.state
+    }
+    /// What is folded from it.
+    pub fn aggregates(&self) -> &Aggregates<ShardState> {
+        &self.inner.aggregates
     }
     /// The Raft group.
     pub fn raft(&self) -> &RaftGroup {

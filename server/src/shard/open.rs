@@ -21,6 +21,7 @@ use super::machine::{Checkpointer, Loaded, RegionMachine, load};
 use super::standing::Watch;
 use super::state::ShardState;
 use super::{Inner, Shard, absent, order, room};
+use crate::aggregates::Aggregates;
 use crate::env::{Clock, Net, Seeds, Storage};
 use crate::raft::{GroupConfig, Identity, RaftGroup, RaftTls, StartError, Timings};
 
@@ -211,7 +212,14 @@ impl Shard {
             jobs: queue,
             stop: stop.subscribe(),
         };
+        let (aggregates, folding) = Aggregates::open(
+            Arc::clone(&state),
+            config.shard,
+            parts.checkpoints.beside(),
+            stop.subscribe(),
+        );
         let mut tasks = JoinSet::new();
+        tasks.spawn(folding);
         tasks.spawn(lead.run());
         tasks.spawn(order::follow(Arc::clone(&state), stop.subscribe()));
         tasks.spawn(room::keep(log.clone(), stop.subscribe()));
@@ -230,6 +238,7 @@ impl Shard {
             room: jobs_room,
             stop,
             tasks,
+            aggregates,
         };
         Self { inner: Arc::new(inner) }
     }

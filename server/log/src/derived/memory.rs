@@ -7,7 +7,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::chunk::{generation_of, join, prefix, split};
-use super::states::MemoryStates;
+use super::states::{MemoryStates, States};
 use super::{Checkpoint, CheckpointError, Checkpoints, GENERATIONS, check_name};
 
 /// Keeps checkpoints as long as one of its clones lives: over the restarts of a simulated node.
@@ -79,5 +79,9 @@ impl Checkpoints for MemoryCheckpoints {
         check_name(name)?;
         self.pairs.lock().retain(|key, _| generation_of(name, key).is_none());
         Ok(())
+    }
+
+    fn beside(&self) -> Arc<dyn States> {
+        Arc::new(self.states())
     }
 }

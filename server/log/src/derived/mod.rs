@@ -15,11 +15,14 @@ pub mod states;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 pub use self::database::{OpenError, Opened};
 pub use self::memory::MemoryCheckpoints;
 pub use self::sled::SledCheckpoints;
+pub use self::states::{StateError, States};
 
 /// A state and the log index it stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +76,9 @@ pub trait Checkpoints: Send + Sync + 'static {
     /// # Errors
     /// Any [`CheckpointError`].
     fn forget(&self, name: &str) -> Result<(), CheckpointError>;
+
+    /// The states kept beside the checkpoints; what takes these out of use takes those, too.
+    fn beside(&self) -> Arc<dyn States>;
 }
 
 /// Number of states kept under each name.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::chunk::{generation_of, join, key, prefix, split};
 use super::database::Database;
-use super::states::SledStates;
+use super::states::{SledStates, States};
 use super::{Checkpoint, CheckpointError, Checkpoints, GENERATIONS, OpenError, Opened, check_name};
 
 /// Keeps checkpoints in a sled database in a folder of its own, and states beside them.
@@ -107,6 +107,10 @@ impl Checkpoints for SledCheckpoints {
         };
         let failed = |reason| CheckpointError::Failed { name: name.to_owned(), at: 0, reason };
         self.database.guarded(work).map_err(failed)
+    }
+
+    fn beside(&self) -> Arc<dyn States> {
+        Arc::new(self.states())
     }
 }
 

@@ -1,0 +1,356 @@
+//! Definitions: which fields the aggregates of a category have, and what feeds them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde_json::{Map, Value as Json};
+
+use super::operation::{Action, EVENT_TYPE};
+use super::statement::{BadStatement, Statement};
+
+/// Fields of a definition.
+pub const FIELDS: usize = 64;
+/// Event types that a definition maps.
+pub const EVENT_TYPES: usize = 256;
+/// Statements for one event type.
+pub const STATEMENTS: usize = 64;
+/// Bytes of a definition, as JSON.
+pub const DEFINITION_BYTES: usize = 64 * 1024;
+/// Bytes of a category's, a field's or an event type's name.
+pub const NAME_BYTES: usize = 128;
+
+/// What a field is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// A counter that only grows.
+    GCounter,
+    /// A counter.
+    PnCounter,
+    /// The largest value offered.
+    Max,
+    /// The smallest value offered.
+    Min,
+    /// The value written last, by stamp.
+    LwwRegister,
+    /// The values written last; several if they were written without knowing of each other.
+    MvRegister,
+    /// A set that only grows.
+    GSet,
+    /// A set in which adding wins over removing.
+    OrSet,
+    /// A flag in which raising wins over lowering.
+    Flag,
+    /// A list.
+    List,
+    /// From keys to any of the others.
+    Map(Box<Kind>),
+}
+
+impl Kind {
+    const PLAIN: [(&'static str, Self); 10] = [
+        ("g-counter", Self::GCounter),
+        ("pn-counter", Self::PnCounter),
+        ("max", Self::Max),
+        ("min", Self::Min),
+        ("lww-register", Self::LwwRegister),
+        ("mv-register", Self::MvRegister),
+        ("g-set", Self::GSet),
+        ("or-set", Self::OrSet),
+        ("flag", Self::Flag),
+        ("list", Self::List),
+    ];
+
+    /// Whether the type has the operation, apart from those on keys.
+    pub fn admits(&self, action: &Action) -> bool {
+        match action {
+            Action::Increment(by) => match self {
+                Self::GCounter => *by >= 0,
+                _ => *self == Self::PnCounter,
+            },
+            Action::Set(_) => matches!(self, Self::LwwRegister | Self::MvRegister),
+            Action::Offer(_) => matches!(self, Self::Max | Self::Min),
+            Action::Add(_) => matches!(self, Self::GSet | Self::OrSet),
+            Action::Remove(_) => *self == Self::OrSet,
+            Action::Enable | Action::Disable => *self == Self::Flag,
+            Action::Insert { .. } | Action::Delete(_) => *self == Self::List,
+            Action::RemoveKey => false,
+            Action::Clear => !matches!(self, Self::GCounter | Self::GSet),
+        }
+    }
+
+    /// The operations that it has, for messages.
+    pub fn actions(&self) -> &'static str {
+        match self {
+            Self::GCounter => "increment, by 0 or more",
+            Self::PnCounter => "increment, clear",
+            Self::Max | Self::Min => "offer, clear",
+            Self::LwwRegister | Self::MvRegister => "set, clear",
+            Self::GSet => "add",
+            Self::OrSet => "add, remove, clear",
+            Self::Flag => "enable, disable, clear",
+            Self::List => "insert, delete, clear",
+            Self::Map(_) => "clear; with a key: remove-key, and what the type under it has",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::Map(inner) = self {
+            return write!(f, "map of {inner}");
+        }
+        let name = Self::PLAIN.iter().find(|(_, kind)| kind == self).map(|(name, _)| *name);
+        f.write_str(name.expect("every plain type has a name"))
+    }
+}
+
+impl FromStr for Kind {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let plain = |text: &str| Self::PLAIN.into_iter().find(|(name, _)| *name == text);
+        match text.strip_prefix("map of ") {
+            Some(inner) => plain(inner).map(|(_, kind)| Self::Map(Box::new(kind))).ok_or(()),
+            None => plain(text).map(|(_, kind)| kind).ok_or(()),
+        }
+    }
+}
+
+/// How the events of a category's streams become aggregates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Definition {
+    /// The category: the part of a stream's name before the first `-`.
+    pub category: String,
+    /// Rises with every change.
+    pub version: u32,
+    /// Fields by name.
+    pub fields: BTreeMap<String, Kind>,
+    /// What events of a type do, in this order.
+    pub on: BTreeMap<String, Vec<Statement>>,
+}
+
+/// Why a definition is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadDefinition {
+    /// A part is missing, unknown, or of the wrong form.
+    #[error("{at}: {problem}")]
+    Form {
+        /// Where in the definition.
+        at: String,
+        /// What is wrong there.
+        problem: String,
+    },
+    /// There are too many of something, or it is too long.
+    #[error("{at}: {actual}, at most {limit} are allowed")]
+    Limit {
+        /// Where in the definition.
+        at: String,
+        /// How many there are, and of what.
+        actual: String,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// A statement cannot be read, or does not fit its field.
+    #[error("on.{event}[{nth}], {text:?}: {source}")]
+    Statement {
+        /// The event type.
+        event: String,
+        /// Which of its statements, from 0.
+        nth: usize,
+        /// The statement.
+        text: String,
+        /// What is wrong with it.
+        source: Box<BadStatement>,
+    },
+}
+
+fn form(at: impl Into<String>, problem: impl Into<String>) -> BadDefinition {
+    BadDefinition::Form { at: at.into(), problem: problem.into() }
+}
+
+fn at_most(at: &str, limit: usize, actual: usize, what: &str) -> Result<(), BadDefinition> {
+    match actual <= limit {
+        true => Ok(()),
+        false => {
+            let actual = format!("{actual} {what}");
+            Err(BadDefinition::Limit { at: at.into(), actual, limit })
+        }
+    }
+}
+
+fn check_name(at: &str, name: &str) -> Result<(), BadDefinition> {
+    at_most(at, NAME_BYTES, name.len(), "bytes in a name")?;
+    match name.is_empty() || name.chars().any(char::is_control) {
+        true => Err(form(at, "is empty or holds a control character")),
+        false => Ok(()),
+    }
+}
+
+impl Definition {
+    /// Reads a definition:
+    /// `{"category": …, "version": …, "fields": {name: type}, "on": {event type: [statement]}}`.
+    ///
+    /// # Errors
+    /// Any [`BadDefinition`].
+    pub fn from_json(json: &Json) -> Result<Self, BadDefinition> {
+        at_most("the definition", DEFINITION_BYTES, json.to_string().len(), "bytes")?;
+        let object = json.as_object().ok_or_else(|| form("the definition", "is not an object"))?;
+        if let Some(unknown) = object
+            .keys()
+            .find(|key| !["category", "version", "fields", "on"].contains(&key.as_str()))
+        {
+            return Err(form(unknown, "is no part of a definition: category, version, fields, on"));
+        }
+        let category = object.get("category").and_then(Json::as_str);
+        let category = category.ok_or_else(|| form("category", "is missing, or not text"))?;
+        check_name("category", category)?;
+        if category.contains('-') || category.starts_with('$') {
+            return Err(form(
+                "category",
+                "holds a '-', at which categories end, or begins with '$'",
+            ));
+        }
+        let version = object.get("version").and_then(Json::as_u64);
+        let version = version.and_then(|version| u32::try_from(version).ok()).filter(|v| *v > 0);
+        let version = version.ok_or_else(|| form("version", "is not a whole number from 1 on"))?;
+        let fields = Self::fields_of(object)?;
+        let on = Self::statements_of(object, &fields)?;
+        Ok(Self { category: category.into(), version, fields, on })
+    }
+
+    fn fields_of(object: &Map<String, Json>) -> Result<BTreeMap<String, Kind>, BadDefinition> {
+        let fields = object.get("fields").and_then(Json::as_object);
+        let fields = fields.ok_or_else(|| form("fields", "is missing, or not a table"))?;
+        at_most("fields", FIELDS, fields.len(), "fields")?;
+        let mut kinds = BTreeMap::new();
+        for (name, kind) in fields {
+            let at = format!("fields.{name}");
+            check_name(&at, name)?;
+            if !is_field_name(name) {
+                return Err(form(at, "is no name: a letter, then letters, digits and _"));
+            }
+            let text = kind.as_str().ok_or_else(|| form(&at, "is not text"))?;
+            let kind = text.parse().map_err(|()| {
+                let names: Vec<_> = Kind::PLAIN.iter().map(|(name, _)| *name).collect();
+                let names = names.join(", ");
+                form(&at, format!("{text:?} is no type: {names}, or map of one of these"))
+            })?;
+            kinds.insert(name.clone(), kind);
+        }
+        match kinds.is_empty() {
+            true => Err(form("fields", "is empty")),
+            false => Ok(kinds),
+        }
+    }
+
+    fn statements_of(
+        object: &Map<String, Json>,
+        fields: &BTreeMap<String, Kind>,
+    ) -> Result<BTreeMap<String, Vec<Statement>>, BadDefinition> {
+        let mut on = BTreeMap::new();
+        let Some(json) = object.get("on") else { return Ok(on) };
+        let events = json.as_object().ok_or_else(|| form("on", "is not a table"))?;
+        at_most("on", EVENT_TYPES, events.len(), "event types")?;
+        for (event, statements) in events {
+            let at = format!("on.{event}");
+            check_name(&at, event)?;
+            if event == EVENT_TYPE {
+                return Err(form(at, "is the type of events that carry operations"));
+            }
+            let list = statements.as_array().ok_or_else(|| form(&at, "is not an array"))?;
+            at_most(&at, STATEMENTS, list.len(), "statements")?;
+            let mut read = Vec::with_capacity(list.len());
+            for (nth, text) in list.iter().enumerate() {
+                let text =
+                    text.as_str().ok_or_else(|| form(format!("{at}[{nth}]"), "is not text"))?;
+                let bad = |source| BadDefinition::Statement {
+                    event: event.clone(),
+                    nth,
+                    text: text.to_owned(),
+                    source: Box::new(source),
+                };
+                read.push(Statement::parse(text, fields).map_err(bad)?);
+            }
+            on.insert(event.clone(), read);
+        }
+        Ok(on)
+    }
+
+    /// The definition as JSON, always the same for the same definition.
+    pub fn to_json(&self) -> Json {
+        let fields = self.fields.iter().map(|(name, kind)| (name.clone(), kind.to_string().into()));
+        let texts = |statements: &Vec<Statement>| -> Json {
+            statements.iter().map(|statement| Json::from(statement.text())).collect()
+        };
+        let on = self.on.iter().map(|(event, statements)| (event.clone(), texts(statements)));
+        serde_json::json!({
+            "category": self.category,
+            "version": self.version,
+            "fields": fields.collect::<Map<_, _>>(),
+            "on": on.collect::<Map<_, _>>(),
+        })
+    }
+}
+
+/// A letter, then letters, digits and `_`.
+pub(super) fn is_field_name(name: &str) -> bool {
+    let mut chars = name.chars();
+    chars.next().is_some_and(|first| first.is_ascii_alphabetic())
+        && chars.all(|char| char.is_ascii_alphanumeric() || char == '_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Definition, BadDefinition> {
+        Definition::from_json(&serde_json::from_str(text).unwrap())
+    }
+
+    #[test]
+    fn definitions_come_back() {
+        let definition = read(
+            r#"{"category": "file", "version": 3,
+                "fields": {"lines": "pn-counter", "by": "map of pn-counter", "authors": "or-set"},
+                "on": {"FileChanged": ["lines += $.added - $.deleted", "authors add $.author",
+                                       "by[$.author] += 1 when $.added > 0"]}}"#,
+        )
+        .unwrap();
+        assert_eq!(Definition::from_json(&definition.to_json()), Ok(definition));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let with = |fields: &str, on: &str| {
+            format!(r#"{{"category":"c","version":1,"fields":{fields},"on":{on}}}"#)
+        };
+        for (text, wanted) in [
+            ("[]".into(), "the definition: is not an object"),
+            (r#"{"category":"a-b","version":1,"fields":{}}"#.into(), "category: holds a '-'"),
+            (
+                r#"{"category":"a","version":0,"fields":{}}"#.into(),
+                "version: is not a whole number",
+            ),
+            (r#"{"category":"a","version":1,"feilds":{}}"#.into(), "feilds: is no part"),
+            (with("{}", "{}"), "fields: is empty"),
+            (with(r#"{"a":"counter"}"#, "{}"), r#"fields.a: "counter" is no type: g-counter"#),
+            (with(r#"{"a b":"max"}"#, "{}"), "fields.a b: is no name"),
+            (with(r#"{"a":"map of map of max"}"#, "{}"), "is no type"),
+            (
+                with(r#"{"a":"max"}"#, r#"{"E":["b += 1"]}"#),
+                r#"on.E[0], "b += 1": there is no field"#,
+            ),
+            (
+                with(r#"{"a":"max"}"#, r#"{"E":["a += 1"]}"#),
+                "field a is a max, which has no \"increment\"",
+            ),
+            (with(r#"{"a":"max"}"#, r#"{"$operations":[]}"#), "carry operations"),
+        ] {
+            let error = read(&text).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{text}: {error}");
+        }
+        let many: Vec<_> = (0..=FIELDS).map(|n| format!(r#""f{n}":"max""#)).collect();
+        let error = read(&with(&format!("{{{}}}", many.join(",")), "{}")).unwrap_err();
+        assert_eq!(error.to_string(), "fields: 65 fields, at most 64 are allowed");
+    }
+}

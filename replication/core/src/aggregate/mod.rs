@@ -1,0 +1,277 @@
+//! Aggregates: the state folded from a stream, the same in every region that holds the same events.
+//!
+//! A [`Definition`] names a category, the fields that its aggregates have, and what feeds them:
+//! [`Operations`] sent for that purpose, and [`Statement`]s about ordinary events. A [`State`] takes
+//! the events of one stream in any causal order (every region's log is one) and comes to the same
+//! value: each operation is decided by what it is, by which operation it is, and by what its region
+//! held when it was made. Nothing depends on when it came in.
+//!
+//! What makes concurrent operations merge is kept only while it can matter. An event that every region
+//! holds is *stable*: whatever is still to come was made by somebody who held it. So what is stable
+//! needs no record of its own, and [`State::settle`] forgets it; sets need none from the start
+//! (docs/adr/0009-aggregates.md).
+
+mod best;
+mod counter;
+mod definition;
+mod field;
+mod list;
+mod operation;
+mod set;
+mod statement;
+mod tag;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use serde_json::{Map, Value as Json};
+
+pub use definition::{BadDefinition, DEFINITION_BYTES, Definition, Kind};
+pub use list::{ELEMENT_ID_BYTES, ElementId, NoElementId};
+pub use operation::{Action, BadOperation, EVENT_TYPE, OPERATIONS, Operation, Operations};
+pub use statement::{BadPayload, BadStatement, Statement};
+pub use tag::Origins;
+pub use value::{VALUE_BYTES, Value, ValueTooLong};
+
+use crate::codec::{DecodeError, Put, Reader};
+use crate::context::Context;
+use crate::event::{EventId, ProducerTag};
+use crate::id::Dot;
+use crate::stamp::Stamp;
+use field::Field;
+use statement::Scope;
+use tag::{Loader, Mark, Place, Writer};
+
+/// An event of the aggregate's stream, and what was known where it was written.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// Which event.
+    pub dot: &'a Dot,
+    /// When.
+    pub stamp: Stamp,
+    /// Everything that its region held before it.
+    pub held: &'a Context,
+    /// What it asks for, whichever region it reached; see [`identity`].
+    pub identity: u128,
+    /// Its stream.
+    pub stream: &'a str,
+    /// Its type.
+    pub kind: &'a str,
+    /// Its payload.
+    pub payload: &'a [u8],
+}
+
+/// What makes a retry of an event in another region the same event: its id, if the client gave one,
+/// else its producer's sequence and its place in the request, else nothing but its dot.
+pub fn identity(
+    id: Option<EventId>,
+    producer: Option<&ProducerTag>,
+    nth_of_request: u64,
+    dot: &Dot,
+) -> u128 {
+    if let Some(id) = id {
+        return u128::from_be_bytes(id.0);
+    }
+    let Some(tag) = producer else { return u128::from_be_bytes(EventId::of_dot(dot).0) };
+    let mut bytes = Vec::with_capacity(36);
+    bytes.put(&tag.id.0);
+    bytes.put_u32(tag.epoch);
+    bytes.put_u64(tag.sequence);
+    bytes.put_u64(nth_of_request);
+    xxhash_rust::xxh3::xxh3_128(&bytes)
+}
+
+/// Why an event was left out of its aggregate. The same in every region.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadEvent {
+    /// One of its operations cannot be done.
+    #[error(transparent)]
+    Operation(#[from] BadOperation),
+    /// A statement about events of its type cannot be carried out.
+    #[error("{text:?}: {source}")]
+    Statement {
+        /// The statement.
+        text: String,
+        /// Why not.
+        source: BadPayload,
+    },
+}
+
+/// The aggregate of one stream, under one definition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// In the order of the definition's fields.
+    fields: Vec<Field>,
+    events: u64,
+    bad: u64,
+}
+
+impl State {
+    /// The aggregate of a stream without events.
+    pub fn new(definition: &Definition) -> Self {
+        let fields = definition.fields.values().map(Field::new).collect();
+        Self { fields, events: 0, bad: 0 }
+    }
+
+    /// Takes the next event of the stream in, in any order in which no event comes before one that its
+    /// region held. `stable` is a cut that every region held before it made what is still to come.
+    ///
+    /// An event does all that it is to do, or nothing. Says how many operations it did.
+    ///
+    /// # Errors
+    /// [`BadEvent`]; the event is counted, and left out.
+    pub fn apply(
+        &mut self,
+        definition: &Definition,
+        input: &Input<'_>,
+        stable: &Context,
+        origins: &mut Origins,
+    ) -> Result<usize, BadEvent> {
+        self.events += 1;
+        let work = Work::of(definition, input).inspect_err(|_| self.bad += 1)?;
+        for (nth, operation) in &work.operations {
+            let place = Place {
+                tag: origins.tag(input.dot, *nth),
+                mark: Mark { identity: input.identity, nth: *nth },
+                stamp: input.stamp,
+                held: input.held,
+                observed: work.observed.as_ref(),
+            };
+            let fields = definition.fields.iter().zip(&mut self.fields);
+            let named = fields.into_iter().find(|((name, _), _)| **name == operation.field);
+            let ((_, kind), field) = named.expect("the operation was checked");
+            field.apply(kind, operation.key.as_deref(), &operation.action, &place, stable);
+        }
+        Ok(work.operations.len())
+    }
+
+    /// Forgets what nothing that is still to come can ask for.
+    pub fn settle(&mut self, definition: &Definition, stable: &Context) {
+        for (kind, field) in definition.fields.values().zip(&mut self.fields) {
+            field.settle(kind, stable);
+        }
+    }
+
+    /// What readers see: an object with every field.
+    pub fn value(&self, definition: &Definition) -> Map<String, Json> {
+        let fields = definition.fields.iter().zip(&self.fields);
+        fields.map(|((name, kind), field)| (name.clone(), field.value(kind))).collect()
+    }
+
+    /// What one field holds; nothing if there is no such field.
+    pub fn field(&self, definition: &Definition, name: &str) -> Option<Json> {
+        let mut fields = definition.fields.iter().zip(&self.fields);
+        let ((_, kind), field) = fields.find(|((known, _), _)| *known == name)?;
+        Some(field.value(kind))
+    }
+
+    /// Events taken in, bad ones included.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+    /// Events that were left out because they are bad.
+    pub fn bad(&self) -> u64 {
+        self.bad
+    }
+    /// Bytes of memory it takes, about.
+    pub fn memory(&self) -> usize {
+        let fields = self.fields.len() * size_of::<Field>();
+        size_of::<Self>() + fields + self.fields.iter().map(Field::memory).sum::<usize>()
+    }
+
+    /// Bytes that are equal in all regions that hold the same events of the stream.
+    pub fn canonical(&self, definition: &Definition) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.put_varint(self.events);
+        out.put_varint(self.bad);
+        for (kind, field) in definition.fields.values().zip(&self.fields) {
+            field.canonical(kind, &mut out);
+        }
+        out
+    }
+
+    /// All of it, for [`decode`](Self::decode).
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let mut writer = Writer::default();
+        self.fields.iter().for_each(|field| field.encode(&mut writer));
+        out.put_byte(VERSION);
+        out.put_varint(self.events);
+        out.put_varint(self.bad);
+        out.put(&writer.finish());
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote under the same definition.
+    ///
+    /// # Errors
+    /// Any [`DecodeError`].
+    pub fn decode(
+        definition: &Definition,
+        mut reader: Reader,
+        origins: &mut Origins,
+    ) -> Result<Self, DecodeError> {
+        match reader.byte("version of a state")? {
+            VERSION => {}
+            other => {
+                let (what, value) = ("version of a state", other.into());
+                return Err(DecodeError::Invalid { what, value });
+            }
+        }
+        let events = reader.varint("events of a state")?;
+        let bad = reader.varint("bad events of a state")?;
+        let mut loader = Loader::new(reader, origins)?;
+        let fields = definition.fields.values().map(|kind| Field::decode(kind, &mut loader));
+        let fields = fields.collect::<Result<_, _>>()?;
+        loader.reader.finish("state")?;
+        Ok(Self { fields, events, bad })
+    }
+}
+
+const VERSION: u8 = 1;
+
+/// What an event is to do.
+struct Work {
+    operations: Vec<(u32, Operation)>,
+    observed: Option<Context>,
+}
+
+impl Work {
+    fn of(definition: &Definition, input: &Input<'_>) -> Result<Self, BadEvent> {
+        if input.kind == EVENT_TYPE {
+            let sent = Operations::from_json(input.payload)?;
+            sent.operations.iter().try_for_each(|operation| operation.check(definition))?;
+            // Nobody has seen what was not there.
+            let observed = sent.observed.map(|observed| observed.meet(input.held));
+            return Ok(Self { operations: (0..).zip(sent.operations).collect(), observed });
+        }
+        let mut work = Self { operations: Vec::new(), observed: None };
+        let Some(statements) = definition.on.get(input.kind) else { return Ok(work) };
+        let bad = |nth: usize, source| BadEvent::Statement {
+            text: statements
+                .get(nth)
+                .map(|statement| statement.text().to_owned())
+                .unwrap_or_default(),
+            source,
+        };
+        let payload: Json = match input.payload {
+            [] => Json::Null,
+            payload => serde_json::from_slice(payload)
+                .map_err(|error| bad(0, BadPayload::NoJson(error.to_string())))?,
+        };
+        let scope = Scope {
+            payload: &payload,
+            stream: input.stream,
+            kind: input.kind,
+            region: input.dot.origin.region.as_str(),
+            unix_ms: input.stamp.unix_ms(),
+        };
+        for (nth, statement) in statements.iter().enumerate() {
+            if let Some(operation) =
+                statement.evaluate(&scope).map_err(|source| bad(nth, source))?
+            {
+                operation.check(definition)?;
+                work.operations.push((nth as u32, operation));
+            }
+        }
+        Ok(work)
+    }
+}

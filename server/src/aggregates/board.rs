@@ -1,0 +1,58 @@
+//! What readers see of the aggregates.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use super::projection::Projection;
+
+/// The aggregates of a category.
+#[derive(Default)]
+pub(super) struct Category {
+    /// Those that readers see.
+    pub(super) serving: Option<Arc<Projection>>,
+    /// Those of a newer definition, which takes over when it has seen as much.
+    pub(super) building: Option<Arc<Projection>>,
+}
+
+/// All aggregates of a shard, and how far they are.
+pub(super) struct Board {
+    categories: RwLock<BTreeMap<String, Category>>,
+    /// Of those that are served, every event before this position is in.
+    next: watch::Sender<u64>,
+}
+
+impl Board {
+    pub(super) fn new() -> Self {
+        Self { categories: RwLock::default(), next: watch::Sender::new(0) }
+    }
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut BTreeMap<String, Category>) -> T) -> T {
+        change(&mut self.categories.write())
+    }
+    pub(super) fn look<T>(&self, look: impl FnOnce(&BTreeMap<String, Category>) -> T) -> T {
+        look(&self.categories.read())
+    }
+    /// Those that are served, by category.
+    pub(super) fn serving(&self) -> BTreeMap<String, Arc<Projection>> {
+        let categories = self.categories.read();
+        let served = categories.iter().filter_map(|(name, category)| {
+            Some((name.clone(), Arc::clone(category.serving.as_ref()?)))
+        });
+        served.collect()
+    }
+    pub(super) fn building(&self, category: &str) -> Option<Arc<Projection>> {
+        self.categories.read().get(category)?.building.clone()
+    }
+    pub(super) fn publish(&self, next: u64) {
+        self.next.send_replace(next);
+    }
+    /// Wakes those who wait for something to change.
+    pub(super) fn moved(&self) {
+        self.next.send_modify(|_| {});
+    }
+    pub(super) fn next(&self) -> watch::Receiver<u64> {
+        self.next.subscribe()
+    }
+}

@@ -1,0 +1,465 @@
+//! Following the log: every event goes to the aggregate of its stream.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anabranch_core::aggregate::{self, Input};
+use anabranch_core::codec::{DecodeError, Put, Reader};
+use anabranch_core::event::category;
+use anabranch_core::{Chain, Context, Dot, EventView, Seq, ShardId, Stamp};
+use anabranch_log::derived::states::{MemoryStates, StateError, States};
+use anabranch_log::index::{Direction, Wanted};
+use anabranch_log::store::{GroupSlice, PlacedEvent, StoreError};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::board::{Board, Category};
+use super::catalog::{self, Catalog};
+use super::projection::Projection;
+use super::stability::Stability;
+use crate::env::blocking;
+use crate::read::View;
+
+/// Events looked at before what is known is published, and others have their turn.
+const PASS_EVENTS: u64 = 8192;
+/// Events and bytes read at once.
+const READ_EVENTS: usize = 512;
+const READ_BYTES: usize = 1024 * 1024;
+/// What changed is written this often, and at the end.
+const FLUSH_EVERY: Duration = Duration::from_secs(2);
+/// Pause after the log, or what is kept, could not be read or written.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why a pass ended early.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PassError {
+    #[error("read the log")]
+    Store(#[from] StoreError),
+    #[error("what is kept of the aggregates")]
+    States(#[from] StateError),
+}
+
+/// Whether a pass went all the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pass {
+    Done,
+    More,
+}
+
+/// Goes through the log of one shard.
+pub(super) struct Follower<V> {
+    view: Arc<V>,
+    shard: ShardId,
+    states: Arc<dyn States>,
+    board: Arc<Board>,
+    catalog: Catalog,
+    /// Every event before this position was looked at.
+    next: u64,
+    /// The group of the event before it.
+    last: Option<Chain>,
+    /// Whether the log is known to be the one that was followed so far.
+    verified: bool,
+    stability: Stability,
+    /// Definitions whose aggregates are not up to `next` yet, with what is stable where they are.
+    catching_up: BTreeMap<String, Stability>,
+}
+
+impl<V: View> Follower<V> {
+    /// Goes on where it was written last, or at the beginning.
+    pub(super) fn open(
+        view: Arc<V>,
+        shard: ShardId,
+        states: Arc<dyn States>,
+        board: Arc<Board>,
+    ) -> Self {
+        let mut follower = Self {
+            view,
+            shard,
+            states,
+            board,
+            catalog: Catalog::default(),
+            next: 0,
+            last: None,
+            verified: false,
+            stability: Stability::default(),
+            catching_up: BTreeMap::new(),
+        };
+        if let Err(error) = follower.resume() {
+            follower.recover(&error);
+        }
+        follower
+    }
+
+    fn resume(&mut self) -> Result<(), StateError> {
+        let shard = self.shard;
+        let kept = self.states.get(&key(shard))?;
+        let (next, last, catalog) = match kept.map(Reader::new).map(decode) {
+            None => Default::default(),
+            Some(Ok(kept)) => kept,
+            Some(Err(error)) => {
+                tracing::warn!(%shard, %error, "the progress of aggregates cannot be read; definitions are looked for from the beginning of the log");
+                Default::default()
+            }
+        };
+        (self.next, self.last) = (next, last);
+        for declared in catalog.iter() {
+            self.put_up(&declared.definition)?;
+        }
+        self.catalog = catalog;
+        self.publish();
+        Ok(())
+    }
+
+    /// Has the aggregates of a definition built, beside those that are served until then.
+    fn put_up(&mut self, definition: &Arc<aggregate::Definition>) -> Result<(), StateError> {
+        let states = Arc::clone(&self.states);
+        let projection = Projection::open(self.shard, Arc::clone(definition), states)?;
+        let projection = Arc::new(projection);
+        let name = definition.category.clone();
+        let ready = projection.next() >= self.next;
+        let replaced = self.board.change(|categories| {
+            let category = categories.entry(name.clone()).or_insert_with(Category::default);
+            match ready {
+                true => {
+                    category.building = None;
+                    category.serving.replace(projection)
+                }
+                // The one that was being built is of no use any more.
+                false => category.building.replace(projection),
+            }
+        });
+        if let Some(replaced) = replaced {
+            replaced.forget()?;
+        }
+        match ready {
+            true => drop(self.catching_up.remove(&name)),
+            false => drop(self.catching_up.insert(name, Stability::default())),
+        }
+        Ok(())
+    }
+
+    /// Looks at what is new, not too much at once.
+    pub(super) fn pass(&mut self) -> Result<Pass, PassError> {
+        let held = self.view.region(|region| {
+            self.stability.hear(region);
+            region.position()
+        });
+        if held < self.next {
+            // After a start: what was applied before is being applied again.
+            return Ok(Pass::Done);
+        }
+        self.verify()?;
+        self.look_at(held.min(self.next + PASS_EVENTS))?;
+        let mut pass = if self.next < held { Pass::More } else { Pass::Done };
+        for name in self.catching_up.keys().cloned().collect::<Vec<_>>() {
+            if self.catch_up(&name)? == Pass::More {
+                pass = Pass::More;
+            }
+        }
+        Ok(pass)
+    }
+
+    /// Gives the events before `end` to the aggregates that are served.
+    fn look_at(&mut self, end: u64) -> Result<(), PassError> {
+        while self.next < end {
+            let slices = self.read(self.next)?;
+            for slice in &slices {
+                self.take_in(slice, end)?;
+            }
+            if slices.is_empty() {
+                break;
+            }
+        }
+        self.publish();
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn take_next(&mut self, end: u64) {
+        self.look_at(end).unwrap();
+    }
+
+    /// Compares the log with what is kept, once. If it is another one, all is built again.
+    fn verify(&mut self) -> Result<(), PassError> {
+        if std::mem::replace(&mut self.verified, true) {
+            return Ok(());
+        }
+        let Some(before) = self.next.checked_sub(1) else { return Ok(()) };
+        let slices = self.read(before)?;
+        if slices.first().map(|slice| slice.group().chain()) != self.last {
+            tracing::warn!(shard = %self.shard, "aggregates were kept of another log than this one; they are folded anew");
+            self.begin_anew();
+            self.states.remove_all(&[])?;
+        }
+        Ok(())
+    }
+
+    fn read(&self, from: u64) -> Result<Vec<GroupSlice>, StoreError> {
+        self.view.store().read_positions(from, Direction::Forward, READ_EVENTS, READ_BYTES)
+    }
+
+    fn take_in(&mut self, slice: &GroupSlice, end: u64) -> Result<(), PassError> {
+        let positions = slice.positions();
+        self.stability.pass(slice.group(), positions.start);
+        let mut serving = self.board.serving();
+        let stable = self.stability.cut().clone();
+        for seen in seen(slice).filter(|seen| seen.position < end) {
+            let name = category(&seen.event.stream);
+            if name == catalog::CATEGORY {
+                self.declare(&seen)?;
+                serving = self.board.serving();
+            } else if let Some(projection) = serving.get(name) {
+                projection.take(seen.position, seen.revision, &seen.input(), &stable)?;
+            }
+            (self.next, self.last) = (seen.position + 1, Some(slice.group().chain()));
+        }
+        Ok(())
+    }
+
+    fn declare(&mut self, seen: &Seen) -> Result<(), PassError> {
+        let event = &seen.event;
+        let taken = self.catalog.take(
+            seen.dot.clone(),
+            seen.input().stamp,
+            &event.stream,
+            &event.kind,
+            &event.payload,
+        );
+        match taken {
+            Ok(Some(declared)) => {
+                let definition = &declared.definition;
+                let (category, version) = (&definition.category, definition.version);
+                tracing::info!(shard = %self.shard, category, version, "aggregates are built by a new definition");
+                self.put_up(definition)?;
+            }
+            Ok(None) => {
+                let (dot, stream) = (&seen.dot, &*event.stream);
+                tracing::info!(%dot, stream, "a definition does not count: another one has a higher version, or is later");
+            }
+            Err(reason) => {
+                let (dot, stream) = (&seen.dot, &*event.stream);
+                tracing::warn!(%dot, stream, %reason, "an event declares nothing, and is passed over");
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the events that a new definition has not seen, as far as the others are.
+    fn catch_up(&mut self, name: &str) -> Result<Pass, PassError> {
+        let Some(projection) = self.board.building(name) else {
+            self.catching_up.remove(name);
+            return Ok(Pass::Done);
+        };
+        let mut at = projection.next();
+        let until = self.next.min(at + PASS_EVENTS);
+        let mut stability = self.catching_up.remove(name).unwrap_or_default();
+        while at < until {
+            let candidate = self.view.store().next_candidate(at, &[Wanted::Category(name)])?;
+            if candidate > at {
+                at = candidate.min(self.next);
+                projection.passed(at);
+                continue;
+            }
+            let slices = self.read(at)?;
+            for slice in &slices {
+                self.view.region(|region| stability.hear(region));
+                stability.pass(slice.group(), slice.positions().start);
+                let stable = stability.cut().clone();
+                let wanted =
+                    |seen: &Seen| seen.position < self.next && category(&seen.event.stream) == name;
+                for seen in seen(slice).filter(wanted) {
+                    projection.take(seen.position, seen.revision, &seen.input(), &stable)?;
+                }
+                at = slice.positions().end.min(self.next);
+                projection.passed(at);
+            }
+            if slices.is_empty() {
+                break;
+            }
+        }
+        if at < self.next {
+            self.catching_up.insert(name.to_owned(), stability);
+            return Ok(Pass::More);
+        }
+        let replaced = self.board.change(|categories| {
+            let category = categories.entry(name.to_owned()).or_insert_with(Category::default);
+            let built = category.building.take();
+            built.and_then(|built| category.serving.replace(built))
+        });
+        tracing::info!(shard = %self.shard, category = name, version = projection.definition().version, "aggregates of a new definition are served");
+        if let Some(replaced) = replaced {
+            replaced.forget()?;
+        }
+        self.board.moved();
+        Ok(Pass::Done)
+    }
+
+    fn publish(&self) {
+        // Those that are served have seen everything before it.
+        self.board.serving().values().for_each(|projection| projection.passed(self.next));
+        self.board.publish(self.next);
+    }
+
+    /// Writes what has changed.
+    pub(super) fn flush(&mut self) -> Result<(), PassError> {
+        let none = Context::new();
+        let stable = self.stability.cut().clone();
+        for projection in self.board.serving().values() {
+            projection.flush(&stable)?;
+        }
+        for name in self.catching_up.keys() {
+            if let Some(projection) = self.board.building(name) {
+                projection.flush(&none)?;
+            }
+        }
+        let mut bytes = Vec::new();
+        bytes.put_varint(self.next);
+        bytes.put_byte(self.last.is_some().into());
+        if let Some(last) = &self.last {
+            bytes.put(&last.0);
+        }
+        self.catalog.encode(&mut bytes);
+        Ok(self.states.write(&[(key(self.shard), Some(bytes.into()))])?)
+    }
+
+    fn begin_anew(&mut self) {
+        self.board.change(BTreeMap::clear);
+        (self.next, self.last, self.catalog) = Default::default();
+        (self.stability, self.verified) = Default::default();
+        self.catching_up.clear();
+        self.publish();
+    }
+
+    /// What is kept is derived: whatever happened to it, it is folded from the log again.
+    pub(super) fn recover(&mut self, error: &StateError) {
+        let shard = self.shard;
+        tracing::warn!(%shard, %error, "what was kept of the aggregates is given up; they are folded from the log again");
+        self.begin_anew();
+        if let Err(error) = self.states.remove_all(&[]) {
+            tracing::error!(%shard, %error, "aggregates are kept in memory until the next start");
+            self.states = Arc::new(MemoryStates::new());
+        }
+    }
+}
+
+/// Follows the log until `stop`.
+pub(super) async fn run<V: View>(mut follower: Follower<V>, mut stop: watch::Receiver<bool>) {
+    let mut applied = follower.view.applied();
+    let mut flush_at = Instant::now() + FLUSH_EVERY;
+    loop {
+        applied.borrow_and_update();
+        let stopping = *stop.borrow_and_update();
+        let flush = stopping || Instant::now() >= flush_at;
+        let (back, passed) = blocking(move || {
+            let mut passed = follower.pass();
+            if flush && passed.is_ok() {
+                passed = follower.flush().and(passed);
+            }
+            if let Err(PassError::States(error)) = &passed {
+                follower.recover(error);
+                passed = Ok(Pass::More);
+            }
+            (follower, passed)
+        })
+        .await;
+        follower = back;
+        if flush {
+            flush_at = Instant::now() + FLUSH_EVERY;
+        }
+        if stopping {
+            return;
+        }
+        match passed {
+            Ok(Pass::More) => tokio::task::consume_budget().await,
+            Ok(Pass::Done) => tokio::select! {
+                biased;
+                changed = stop.changed() => if changed.is_err() { return },
+                changed = applied.changed() => if changed.is_err() { return },
+                () = sleep_until(flush_at) => {}
+            },
+            Err(error) => {
+                let shard = follower.shard;
+                let error = anyhow::Error::from(error);
+                tracing::warn!(%shard, error = format!("{error:#}"), "aggregates do not go on; tried again in a second");
+                tokio::select! {
+                    biased;
+                    changed = stop.changed() => if changed.is_err() { return },
+                    () = sleep(RETRY_AFTER) => {}
+                }
+            }
+        }
+    }
+}
+
+fn key(shard: ShardId) -> Vec<u8> {
+    let mut key = b"followed".to_vec();
+    key.put_u16(shard.0);
+    key
+}
+
+fn decode(mut reader: Reader) -> Result<(u64, Option<Chain>, Catalog), DecodeError> {
+    let next = reader.varint("progress")?;
+    let last = match reader.byte("last group")? {
+        0 => None,
+        _ => Some(Chain(reader.array("chain of the last group")?)),
+    };
+    let catalog = Catalog::decode(&mut reader)?;
+    reader.finish("progress")?;
+    Ok((next, last, catalog))
+}
+
+/// An event, and what a fold needs to know of where it comes from.
+pub(super) struct Seen {
+    pub(super) position: u64,
+    revision: u64,
+    pub(super) dot: Dot,
+    pub(super) event: EventView,
+    stamp: Stamp,
+    held: Context,
+    identity: u128,
+}
+
+impl Seen {
+    pub(super) fn input(&self) -> Input<'_> {
+        Input {
+            dot: &self.dot,
+            stamp: self.stamp,
+            held: &self.held,
+            identity: self.identity,
+            stream: &self.event.stream,
+            kind: &self.event.kind,
+            payload: &self.event.payload,
+        }
+    }
+}
+
+/// An event that was read by itself.
+pub(super) fn placed(event: &PlacedEvent) -> Seen {
+    let nth = (event.position - event.source.position) as usize;
+    let slice = GroupSlice { source: event.source.clone(), range: nth..nth + 1 };
+    let found = seen(&slice).next();
+    found.expect("the event was read from this group")
+}
+
+/// The events of a slice.
+pub(super) fn seen(slice: &GroupSlice) -> impl Iterator<Item = Seen> + '_ {
+    let group = slice.group();
+    let start = slice.source.position;
+    let revisions = &slice.source.command.groups()[slice.source.ordinal].revisions;
+    let requests = group.requests().into_iter();
+    let events = requests.flat_map(|request| {
+        let producer = request.producer;
+        (0..).zip(request.events).map(move |(nth, event)| (producer, nth, event))
+    });
+    let events = events.enumerate().skip(slice.range.start).take(slice.range.len());
+    events.map(move |(nth, (producer, nth_of_request, event))| {
+        let dot = Dot { origin: group.origin().clone(), seq: event.seq };
+        let mut held = group.header().context.clone();
+        held.advance(group.origin(), Seq(event.seq.0 - 1));
+        let identity = aggregate::identity(event.id, producer.as_ref(), nth_of_request, &dot);
+        let position = start + nth as u64;
+        let revision = revisions[nth];
+        Seen { position, revision, dot, stamp: group.stamp(), held, identity, event }
+    })
+}

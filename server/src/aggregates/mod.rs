@@ -1,0 +1,293 @@
+//! Aggregates: folded from the log in the background, and served.
+//!
+//! Definitions are events of streams of category [`CATEGORY`], so every region has the same. The
+//! [`follow`]er of a shard goes through the log in regional order and gives each event to the
+//! [`projection`] of its category. A newer definition is built beside the one that is served, and takes
+//! over when it has seen as much. All of it is derived: states and progress are written to disk
+//! together, now and then, and what is missing or damaged is folded from the log again.
+//!
+//! How an event changes a state is decided in [`anabranch_core::aggregate`].
+
+mod board;
+mod catalog;
+mod error;
+mod follow;
+mod projection;
+mod stability;
+#[cfg(test)]
+mod tests;
+
+pub use catalog::{CATEGORY, EVENT_TYPE, stream_of};
+pub use error::AggregateError;
+pub use projection::{Shown, Tally};
+
+use std::sync::Arc;
+
+use anabranch_core::aggregate::{Definition, Origins, State};
+use anabranch_core::event::category;
+use anabranch_core::{Context, ShardId};
+use anabranch_log::derived::states::{StateError, States};
+use anabranch_log::index::Direction;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use crate::env::blocking;
+use crate::read::View;
+use board::Board;
+use follow::Follower;
+use projection::Projection;
+
+/// Events that are folded for one answer about the past, at most.
+const FOLD_EVENTS_MAX: u64 = 1_000_000;
+/// Events read at once for it.
+const READ_EVENTS: usize = 2048;
+const READ_BYTES: usize = 4 * 1024 * 1024;
+
+/// A definition, and how far its aggregates are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The definition.
+    pub definition: Arc<Definition>,
+    /// Whether it is the one that readers see.
+    pub serving: bool,
+    /// Events of the log that were looked at.
+    pub position: u64,
+    /// What came of them.
+    pub tally: Tally,
+}
+
+/// The aggregates of one shard on this node. Clones share them.
+pub struct Aggregates<V> {
+    view: Arc<V>,
+    board: Arc<Board>,
+}
+
+impl<V> Clone for Aggregates<V> {
+    fn clone(&self) -> Self {
+        Self { view: Arc::clone(&self.view), board: Arc::clone(&self.board) }
+    }
+}
+
+impl<V: View> Aggregates<V> {
+    /// Goes on with what `states` keeps. Nothing moves before the second part is awaited; it ends after
+    /// `stop`.
+    pub fn open(
+        view: Arc<V>,
+        shard: ShardId,
+        states: Arc<dyn States>,
+        stop: watch::Receiver<bool>,
+    ) -> (Self, impl Future<Output = ()> + Send) {
+        let board = Arc::new(Board::new());
+        let follower = Follower::open(Arc::clone(&view), shard, states, Arc::clone(&board));
+        (Self { view, board }, follow::run(follower, stop))
+    }
+
+    /// The newest definition of the category that this node holds, whether it is served already or not.
+    ///
+    /// # Errors
+    /// [`AggregateError::Behind`] at the deadline.
+    pub async fn newest(
+        &self,
+        category: &str,
+        deadline: Instant,
+    ) -> Result<Option<Arc<Definition>>, AggregateError> {
+        let wanted = self.view.region(|region| region.position());
+        let mut next = self.board.next();
+        match timeout_at(deadline, next.wait_for(|next| *next >= wanted)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => return Err(AggregateError::Closed),
+            Err(_) => {
+                let done = *self.board.next().borrow();
+                return Err(AggregateError::Behind { done, of: wanted });
+            }
+        }
+        let newest = |category: &board::Category| {
+            let newest = category.building.as_ref().or(category.serving.as_ref());
+            newest.map(|projection| Arc::clone(projection.definition()))
+        };
+        Ok(self.board.look(|categories| categories.get(category).and_then(newest)))
+    }
+
+    /// All definitions, by category, and how far their aggregates are.
+    pub fn standings(&self) -> Vec<Standing> {
+        let projections = self.board.look(|categories| {
+            let both = |category: &board::Category| {
+                [(true, category.serving.clone()), (false, category.building.clone())]
+            };
+            categories.values().flat_map(both).collect::<Vec<_>>()
+        });
+        let standing = |(serving, projection): (bool, Option<Arc<Projection>>)| {
+            let projection = projection?;
+            Some(Standing {
+                definition: Arc::clone(projection.definition()),
+                serving,
+                position: projection.next(),
+                tally: projection.tally(),
+            })
+        };
+        projections.into_iter().filter_map(standing).collect()
+    }
+
+    /// Moves whenever aggregates may have changed.
+    pub fn moved(&self) -> watch::Receiver<u64> {
+        self.board.next()
+    }
+
+    /// Everything that this node holds: what readers of the aggregates may have seen by now.
+    pub fn seen(&self) -> Context {
+        self.view.region(|region| region.frontier().clone())
+    }
+
+    /// The aggregate of a stream, with everything in it that this node held when it was asked, and
+    /// that `session` holds.
+    ///
+    /// # Errors
+    /// [`AggregateError`] at the deadline, or at once if waiting is of no use.
+    pub async fn get(
+        &self,
+        stream: &str,
+        session: &Context,
+        deadline: Instant,
+    ) -> Result<Shown, AggregateError> {
+        let projection = self.projection(category(stream), session, deadline).await?;
+        let stream = stream.to_owned();
+        blocking(move || projection.show(&stream).map_err(|source| kept(&projection, source))).await
+    }
+
+    /// Up to `limit` aggregates of a category, by the names of their streams, after `after`.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn page(
+        &self,
+        category: &str,
+        after: Option<String>,
+        limit: usize,
+        session: &Context,
+        deadline: Instant,
+    ) -> Result<Vec<Shown>, AggregateError> {
+        let projection = self.projection(category, session, deadline).await?;
+        blocking(move || {
+            let page = projection.page(after.as_deref(), limit);
+            page.map_err(|source| kept(&projection, source))
+        })
+        .await
+    }
+
+    /// The aggregate of a stream as of a cut: the same in every region that holds the cut.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get); [`AggregateError::TooLong`].
+    pub async fn get_at(
+        &self,
+        stream: &str,
+        cut: &Context,
+        deadline: Instant,
+    ) -> Result<Shown, AggregateError> {
+        let projection = self.projection(category(stream), cut, deadline).await?;
+        let events =
+            self.view.region(|region| region.stream(stream).map_or(0, |h| h.next_revision));
+        if events > FOLD_EVENTS_MAX {
+            let (stream, limit) = (stream.to_owned(), FOLD_EVENTS_MAX);
+            return Err(AggregateError::TooLong { stream, events, limit });
+        }
+        let (view, stream, cut) = (Arc::clone(&self.view), stream.to_owned(), cut.clone());
+        blocking(move || fold(&*view, &projection, &stream, &cut, events)).await
+    }
+
+    /// The aggregates of a category, once they hold what this node and the session hold now.
+    async fn projection(
+        &self,
+        category: &str,
+        session: &Context,
+        deadline: Instant,
+    ) -> Result<Arc<Projection>, AggregateError> {
+        self.await_context(session, deadline).await?;
+        let wanted = self.view.region(|region| region.position());
+        let mut next = self.board.next();
+        loop {
+            let done = *next.borrow_and_update();
+            let serving = self.board.look(|categories| {
+                let category = categories.get(category)?;
+                Some((category.serving.clone(), category.building.clone()))
+            });
+            match &serving {
+                None if done >= wanted => {
+                    let category = category.to_owned();
+                    return Err(AggregateError::NoDefinition { category });
+                }
+                Some((Some(projection), _)) if done >= wanted => return Ok(Arc::clone(projection)),
+                _ => {}
+            }
+            match timeout_at(deadline, next.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(AggregateError::Closed),
+                Err(_) => {
+                    return Err(match serving {
+                        Some((None, Some(building))) => AggregateError::Building {
+                            category: category.to_owned(),
+                            done: building.next(),
+                            of: wanted,
+                        },
+                        _ => AggregateError::Behind { done, of: wanted },
+                    });
+                }
+            }
+        }
+    }
+
+    async fn await_context(
+        &self,
+        context: &Context,
+        deadline: Instant,
+    ) -> Result<(), AggregateError> {
+        let mut applied = self.view.applied();
+        loop {
+            applied.borrow_and_update();
+            let missing: Context = self.view.region(|region| {
+                let lacking = |(origin, seq): &(&anabranch_core::Origin, anabranch_core::Seq)| {
+                    region.frontier().seq(origin) < *seq
+                };
+                context.iter().filter(lacking).map(|(origin, seq)| (origin.clone(), seq)).collect()
+            });
+            if missing.is_empty() {
+                return Ok(());
+            }
+            match timeout_at(deadline, applied.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(AggregateError::Closed),
+                Err(_) => return Err(AggregateError::NotCaughtUp { missing }),
+            }
+        }
+    }
+}
+
+fn kept(projection: &Projection, source: StateError) -> AggregateError {
+    let category = projection.definition().category.clone();
+    AggregateError::States { category, source }
+}
+
+/// Folds the events of a stream that are in a cut. Any region's order of them will do.
+fn fold(
+    view: &impl View,
+    projection: &Projection,
+    stream: &str,
+    cut: &Context,
+    events: u64,
+) -> Result<Shown, AggregateError> {
+    let definition = projection.definition();
+    let (mut state, mut origins) = (State::new(definition), Origins::default());
+    let (none, mut next) = (Context::new(), 0);
+    while next < events {
+        let store = view.store();
+        let page = store.read_stream(stream, next, Direction::Forward, READ_EVENTS, READ_BYTES)?;
+        let Some(last) = page.last() else { break };
+        next = last.revision + 1;
+        for event in page.into_iter().filter(|event| cut.covers_dot(&event.dot())) {
+            let seen = follow::placed(&event);
+            // What is wrong with an event is counted in the state.
+            let _ = state.apply(definition, &seen.input(), &none, &mut origins);
+        }
+    }
+    Ok(projection.shown(stream, &state))
+}

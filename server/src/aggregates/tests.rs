@@ -1,0 +1,372 @@
+//! Aggregates over real logs and stores, in several regions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anabranch_core::aggregate::{Definition, Operations};
+use anabranch_core::event::Event;
+use anabranch_core::{Context, ShardId};
+use anabranch_log::derived::states::{MemoryStates, StateError, States};
+use bytes::Bytes;
+use serde_json::{Value as Json, json};
+use tokio::time::Instant;
+
+use super::board::Board;
+use super::follow::{Follower, Pass};
+use super::{AggregateError, Aggregates, catalog};
+use crate::read::testing::{REGIONS, Rng, Site, settle};
+
+fn json_event(stream: &str, kind: &str, payload: &Json) -> Event {
+    Event {
+        stream: stream.into(),
+        id: None,
+        kind: kind.into(),
+        metadata: Default::default(),
+        payload: Bytes::from(payload.to_string()),
+    }
+}
+
+fn definition(version: u32, fields: Json, on: Json) -> Event {
+    let json = json!({ "category": "file", "version": version, "fields": fields, "on": on });
+    json_event(&catalog::stream_of("file"), catalog::EVENT_TYPE, &json)
+}
+
+fn files(version: u32) -> Event {
+    definition(
+        version,
+        json!({ "lines": "pn-counter", "authors": "or-set", "last": "lww-register", "by": "map of pn-counter" }),
+        json!({ "Changed": ["lines += $.added - $.deleted", "authors add $.author",
+                            "last = $.commit", "by[$.author] += 1"] }),
+    )
+}
+
+fn change(stream: &str, added: i64, deleted: i64, author: &str) -> Event {
+    let payload = json!({ "added": added, "deleted": deleted, "author": author, "commit": added * 31 + deleted });
+    json_event(stream, "Changed", &payload)
+}
+
+/// A region whose aggregates are kept, over any number of starts.
+struct Kept {
+    site: Arc<Site>,
+    states: MemoryStates,
+    follower: Follower<Site>,
+    board: Arc<Board>,
+}
+
+impl Kept {
+    fn new(site: &Arc<Site>) -> Self {
+        Self::open(site, MemoryStates::new())
+    }
+    fn open(site: &Arc<Site>, states: MemoryStates) -> Self {
+        let board = Arc::new(Board::new());
+        let held: Arc<dyn States> = Arc::new(states.clone());
+        let follower = Follower::open(Arc::clone(site), ShardId(0), held, Arc::clone(&board));
+        Self { site: Arc::clone(site), states, follower, board }
+    }
+    /// What is not written is forgotten, as when the process dies.
+    fn restart(self) -> Self {
+        Self::open(&self.site, self.states)
+    }
+    fn follow(&mut self) {
+        while self.follower.pass().unwrap() == Pass::More {}
+    }
+    fn aggregates(&self) -> Aggregates<Site> {
+        Aggregates { view: Arc::clone(&self.site), board: Arc::clone(&self.board) }
+    }
+    fn value(&self, stream: &str) -> Json {
+        Json::Object(self.board.serving()["file"].show(stream).unwrap().value)
+    }
+    fn canonical(&self, stream: &str) -> Vec<u8> {
+        self.board.serving()["file"].canonical(stream)
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(5)
+}
+
+const STREAMS: [&str; 4] = ["file-a", "file-b", "file-c", "other-a"];
+
+/// Three regions that write the same streams, and hear of each other now and then.
+fn history(seed: u64) -> (Vec<Arc<Site>>, Vec<Vec<(String, i64, String)>>) {
+    let mut rng = Rng(seed);
+    let sites: Vec<_> = REGIONS.iter().map(|region| Site::new(region, &REGIONS, 16)).collect();
+    let mut written = vec![Vec::new(); 3];
+    sites[1].append(1, vec![vec![files(1)]]);
+    for step in 0..200 {
+        let at = rng.below(3) as usize;
+        if rng.below(3) == 0 {
+            let from = (at + 1 + rng.below(2) as usize) % 3;
+            sites[at].import(&sites[from], 1 + rng.below(5) as usize);
+            continue;
+        }
+        let stream = *rng.pick::<&str>(&STREAMS);
+        let (added, deleted) = (rng.below(50) as i64, rng.below(20) as i64);
+        let author = format!("author-{}", rng.below(5));
+        sites[at].append(10 + step, vec![vec![change(stream, added, deleted, &author)]]);
+        written[at].push((stream.to_owned(), added - deleted, author));
+    }
+    settle(&sites, 1_000);
+    (sites, written)
+}
+
+#[test]
+fn every_region_folds_the_same_and_what_a_plain_fold_gives() {
+    for seed in 0..8 {
+        let (sites, written) = history(seed);
+        let mut kept: Vec<_> = sites.iter().map(Kept::new).collect();
+        kept.iter_mut().for_each(Kept::follow);
+        for stream in &STREAMS[..3] {
+            let mine = || written.iter().flatten().filter(|(of, _, _)| of == stream);
+            let lines: i64 = mine().map(|(_, lines, _)| lines).sum();
+            let authors: std::collections::BTreeSet<_> =
+                mine().map(|(_, _, author)| author).collect();
+            for region in &kept {
+                let value = region.value(stream);
+                assert_eq!(value["lines"], json!(lines), "seed {seed}, {stream}");
+                assert_eq!(value["authors"], json!(authors), "seed {seed}, {stream}");
+                assert!(region.canonical(stream) == kept[0].canonical(stream), "seed {seed}");
+                assert_eq!(value, kept[0].value(stream), "seed {seed}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_start_goes_on_where_it_was_written_and_forgets_nothing() {
+    let (sites, _) = history(3);
+    let mut whole = Kept::new(&sites[0]);
+    whole.follow();
+    let mut rng = Rng(5);
+    let mut kept = Kept::new(&sites[0]);
+    for round in 0..40 {
+        kept.follower.pass().unwrap();
+        if rng.below(2) == 0 {
+            kept.follower.flush().unwrap();
+        }
+        kept = kept.restart();
+        sites[0].append(2_000 + round, vec![vec![change("file-a", 1, 0, "late")]]);
+    }
+    kept.follow();
+    whole.follow();
+    for stream in STREAMS {
+        assert!(kept.canonical(stream) == whole.canonical(stream), "{stream}");
+    }
+    let tally = |kept: &Kept| kept.aggregates().standings()[0].tally.clone();
+    assert_eq!(tally(&kept), tally(&whole));
+    kept.follower.flush().unwrap();
+    let mut again = kept.restart();
+    again.follower.pass().unwrap();
+    assert_eq!(tally(&again).events, tally(&whole).events, "nothing was folded twice");
+}
+
+#[test]
+fn what_is_damaged_or_of_another_time_or_log_is_folded_again() {
+    let (sites, _) = history(4);
+    let mut whole = Kept::new(&sites[0]);
+    whole.follow();
+    whole.follower.flush().unwrap();
+    let all = whole.states.scan(&[], None, 1000).unwrap();
+    let all: Vec<_> = all.into_iter().map(|(key, value)| (key, Some(value))).collect();
+    for (nth, (key, value)) in all.clone().into_iter().enumerate() {
+        let value = value.unwrap();
+        for damage in 0..3 {
+            let copy = MemoryStates::new();
+            copy.write(&all).unwrap();
+            match damage {
+                0 => assert!(copy.flip_bit(&key, 13)),
+                1 => copy.write(&[(key.clone(), None)]).unwrap(),
+                // Read whole, and no state of ours.
+                _ => copy.write(&[(key.clone(), Some(value.slice(..value.len() / 2)))]).unwrap(),
+            }
+            let mut kept = Kept::open(&sites[0], copy);
+            sites[0].append(
+                3_000 + nth as u64,
+                vec![STREAMS[..3].iter().map(|s| change(s, 1, 1, "x")).collect()],
+            );
+            // As the task does it.
+            let mut passes = 0;
+            loop {
+                match kept.follower.pass() {
+                    Ok(Pass::Done) => break,
+                    Ok(Pass::More) => {}
+                    Err(super::follow::PassError::States(error)) => kept.follower.recover(&error),
+                    Err(error) => panic!("{error}"),
+                }
+                passes += 1;
+                assert!(passes < 100, "damage {damage} of {key:?}");
+            }
+            whole.follow();
+            for stream in &STREAMS[..3] {
+                let same = kept.canonical(stream) == whole.canonical(stream);
+                assert!(same, "damage {damage} of {}", key.escape_ascii());
+            }
+        }
+    }
+    let (others, _) = history(9);
+    let more = (0..200).map(|_| change("file-a", 1, 0, "more")).collect();
+    others[0].append(9_000, vec![more]);
+    let mut foreign = Kept::open(&others[0], whole.states.clone());
+    foreign.follow();
+    let mut own = Kept::new(&others[0]);
+    own.follow();
+    assert!(foreign.canonical("file-a") == own.canonical("file-a"), "kept of another log");
+}
+
+#[tokio::test]
+async fn a_newer_definition_is_built_while_the_older_one_serves() {
+    let (sites, _) = history(6);
+    let mut kept = Kept::new(&sites[0]);
+    kept.follow();
+    let before = kept.value("file-a");
+    let newer =
+        definition(2, json!({ "changes": "g-counter" }), json!({ "Changed": ["changes += 1"] }));
+    sites[0].append(5_000, vec![vec![newer]]);
+    let position = sites[0].state.region(|region| region.position());
+    kept.follower.take_next(position);
+    let standings = kept.aggregates().standings();
+    let serving: Vec<_> = standings.iter().map(|s| (s.definition.version, s.serving)).collect();
+    assert_eq!(serving, [(1, true), (2, false)]);
+    assert_eq!(kept.value("file-a"), before, "the older one serves");
+    let newest = kept.aggregates().newest("file", soon()).await.unwrap().unwrap();
+    assert_eq!(newest.version, 2);
+    kept.follow();
+    let events = sites[0].state.region(|region| region.stream("file-a").unwrap().next_revision);
+    assert_eq!(kept.value("file-a"), json!({ "changes": events }));
+    assert_eq!(kept.aggregates().standings().len(), 1);
+    kept.follower.flush().unwrap();
+    let mut again = kept.restart();
+    again.follow();
+    assert_eq!(again.value("file-a"), json!({ "changes": events }));
+    // An older version, and what is no definition, change nothing.
+    sites[0].append(5_001, vec![vec![files(1)]]);
+    sites[0]
+        .append(5_002, vec![vec![json_event("$definition-file", catalog::EVENT_TYPE, &json!(7))]]);
+    again.follow();
+    assert_eq!(again.value("file-a"), json!({ "changes": events }));
+}
+
+#[tokio::test]
+async fn two_regions_that_define_at_once_end_with_one_definition() {
+    let (eu, us) = (Site::new("eu", &["eu", "us"], 8), Site::new("us", &["eu", "us"], 8));
+    eu.append(1, vec![vec![definition(1, json!({ "a": "max" }), json!({}))]]);
+    us.append(1, vec![vec![definition(1, json!({ "b": "min" }), json!({}))]]);
+    let mut kept = [Kept::new(&eu), Kept::new(&us)];
+    kept.iter_mut().for_each(Kept::follow);
+    settle(&[Arc::clone(&eu), Arc::clone(&us)], 10);
+    kept.iter_mut().for_each(Kept::follow);
+    let newest = |kept: &Kept| {
+        let aggregates = kept.aggregates();
+        async move { aggregates.newest("file", soon()).await.unwrap().unwrap() }
+    };
+    assert_eq!(newest(&kept[0]).await, newest(&kept[1]).await);
+    let values = kept.each_ref().map(|kept| kept.value("file-a"));
+    assert_eq!(values[0], values[1]);
+}
+
+#[tokio::test]
+async fn readers_get_what_was_there_when_they_asked_or_a_reason() {
+    let (sites, _) = history(7);
+    let stop = tokio::sync::watch::Sender::new(false);
+    let states: Arc<dyn States> = Arc::new(MemoryStates::new());
+    let (aggregates, folding) =
+        Aggregates::open(Arc::clone(&sites[0]), ShardId(0), states, stop.subscribe());
+    let late = Instant::now() + Duration::from_millis(20);
+    let error = aggregates.get("file-a", &Context::new(), late).await.unwrap_err();
+    assert!(matches!(error, AggregateError::Behind { done: 0, .. }), "{error}");
+    let folding = tokio::spawn(folding);
+    let shown = aggregates.get("file-a", &Context::new(), soon()).await.unwrap();
+    let events = sites[0].state.region(|region| region.stream("file-a").unwrap().next_revision);
+    assert_eq!(shown.events, events);
+    let error = aggregates.get("nothing-1", &Context::new(), soon()).await.unwrap_err();
+    assert!(matches!(error, AggregateError::NoDefinition { .. }), "{error}");
+    let blank = aggregates.get("file-none", &Context::new(), soon()).await.unwrap();
+    assert_eq!((blank.events, &blank.value["lines"]), (0, &json!(0)));
+
+    // What another region has written, and this one does not hold yet, is waited for.
+    sites[1].append(9_000, vec![vec![change("file-a", 1000, 0, "far")]]);
+    let session = sites[1].frontier();
+    let late = Instant::now() + Duration::from_millis(20);
+    let error = aggregates.get("file-a", &session, late).await.unwrap_err();
+    assert!(matches!(error, AggregateError::NotCaughtUp { .. }), "{error}");
+    sites[0].import(&sites[1], 99);
+    let after = aggregates.get("file-a", &session, soon()).await.unwrap();
+    assert_eq!(after.events, events + 1);
+
+    // A cut is the same everywhere, whatever came in since.
+    let cut = sites[2].frontier();
+    let then = aggregates.get_at("file-a", &cut, soon()).await.unwrap();
+    assert_eq!(then, shown, "before the far one");
+
+    let page = aggregates.page("file", None, 2, &session, soon()).await.unwrap();
+    let next = aggregates.page("file", Some("file-b".into()), 2, &session, soon()).await.unwrap();
+    let names = |page: &[super::Shown]| page.iter().map(|s| s.stream.clone()).collect::<Vec<_>>();
+    assert_eq!(
+        (names(&page), names(&next)),
+        (vec!["file-a".into(), "file-b".into()], vec!["file-c".into()])
+    );
+    stop.send_replace(true);
+    folding.await.unwrap();
+}
+
+#[test]
+fn bad_events_are_counted_with_the_reason_of_the_last() {
+    let site = Site::new("eu", &["eu"], 8);
+    site.append(1, vec![vec![files(1)]]);
+    site.append(2, vec![vec![json_event("file-a", "Changed", &json!({ "added": 1 }))]]);
+    let operations =
+        Operations::from_json(br#"{"do":[{"field":"lines","do":"increment","by":4}]}"#).unwrap();
+    let payload: Json = serde_json::from_str(&operations.to_json()).unwrap();
+    site.append(
+        3,
+        vec![vec![json_event("file-a", anabranch_core::aggregate::EVENT_TYPE, &payload)]],
+    );
+    let mut kept = Kept::new(&site);
+    kept.follow();
+    let tally = kept.aggregates().standings()[0].tally.clone();
+    assert_eq!((tally.events, tally.bad), (2, 1));
+    assert!(tally.last_bad.contains("there is no $.deleted in the payload"), "{}", tally.last_bad);
+    assert_eq!(kept.value("file-a")["lines"], json!(4));
+}
+
+/// Keeps nothing that was asked of it.
+struct Broken;
+
+impl States for Broken {
+    fn write(&self, _: &[(Vec<u8>, Option<Bytes>)]) -> Result<(), StateError> {
+        Err(StateError::OutOfUse)
+    }
+    fn get(&self, _: &[u8]) -> Result<Option<Bytes>, StateError> {
+        Err(StateError::OutOfUse)
+    }
+    fn scan(
+        &self,
+        _: &[u8],
+        _: Option<&[u8]>,
+        _: usize,
+    ) -> Result<Vec<(Vec<u8>, Bytes)>, StateError> {
+        Err(StateError::OutOfUse)
+    }
+    fn remove_all(&self, _: &[u8]) -> Result<(), StateError> {
+        Err(StateError::OutOfUse)
+    }
+}
+
+#[tokio::test]
+async fn a_node_whose_derived_store_is_out_of_use_folds_in_memory() {
+    let (sites, _) = history(8);
+    let stop = tokio::sync::watch::Sender::new(false);
+    let (aggregates, folding) =
+        Aggregates::open(Arc::clone(&sites[0]), ShardId(0), Arc::new(Broken), stop.subscribe());
+    let folding = tokio::spawn(folding);
+    let shown = aggregates.get("file-a", &Context::new(), soon()).await.unwrap();
+    assert!(shown.events > 0);
+    stop.send_replace(true);
+    folding.await.unwrap();
+}
+
+#[test]
+fn definitions_are_read_as_they_are_written() {
+    let json: Json = serde_json::from_slice(&files(3).payload).unwrap();
+    assert_eq!(Definition::from_json(&json).unwrap().version, 3);
+}
