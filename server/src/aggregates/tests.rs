@@ -87,8 +87,11 @@ fn soon() -> Instant {
 
 const STREAMS: [&str; 4] = ["file-a", "file-b", "file-c", "other-a"];
 
+/// Stream, lines more, and author of a change.
+type Written = (String, i64, String);
+
 /// Three regions that write the same streams, and hear of each other now and then.
-fn history(seed: u64) -> (Vec<Arc<Site>>, Vec<Vec<(String, i64, String)>>) {
+fn history(seed: u64) -> (Vec<Arc<Site>>, Vec<Vec<Written>>) {
     let mut rng = Rng(seed);
     let sites: Vec<_> = REGIONS.iter().map(|region| Site::new(region, &REGIONS, 16)).collect();
     let mut written = vec![Vec::new(); 3];
