@@ -4,6 +4,7 @@
 //! generator: [`load`] runs one case, [`suite`] a table of them. Figures and the command behind each
 //! of them: RESULTS.md.
 
+pub mod aggregates;
 pub mod baseline;
 pub mod cpu;
 pub mod lag;

@@ -1,6 +1,6 @@
 //! The load generator: `cargo run --release -p anabranch-bench -- --help`.
 
-use anabranch_bench::{load, suite};
+use anabranch_bench::{aggregates, load, suite};
 use clap::{Parser, Subcommand};
 
 /// Measures appends, replays and lag, beside what the disk itself can do.
@@ -15,6 +15,8 @@ struct Args {
 enum What {
     /// One case, against regions in this process or against `--endpoint`.
     Load(load::LoadArgs),
+    /// What folding costs, by type of field.
+    Aggregates(aggregates::AggregatesArgs),
     /// All cases of RESULTS.md, written as a table.
     Suite(suite::SuiteArgs),
 }
@@ -26,6 +28,10 @@ fn main() -> anyhow::Result<()> {
             What::Load(args) => {
                 let measured = load::run(&args).await?;
                 print!("{measured}");
+                Ok(())
+            }
+            What::Aggregates(args) => {
+                print!("{}", aggregates::run(&args)?);
                 Ok(())
             }
             What::Suite(args) => suite::run(&args).await,
