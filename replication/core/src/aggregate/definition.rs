@@ -9,6 +9,8 @@ use serde_json::{Map, Value as Json};
 use super::operation::{Action, EVENT_TYPE};
 use super::statement::{BadStatement, Statement};
 
+/// Stands for every type of event but [`EVENT_TYPE`].
+pub const ANY_TYPE: &str = "*";
 /// Fields of a definition.
 pub const FIELDS: usize = 64;
 /// Event types that a definition maps.
@@ -125,7 +127,7 @@ pub struct Definition {
     pub version: u32,
     /// Fields by name.
     pub fields: BTreeMap<String, Kind>,
-    /// What events of a type do, in this order.
+    /// What events of a type do, in this order; then what those of [`ANY_TYPE`] do.
     pub on: BTreeMap<String, Vec<Statement>>,
 }
 

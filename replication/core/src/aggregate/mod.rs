@@ -26,7 +26,7 @@ mod value;
 
 use serde_json::{Map, Value as Json};
 
-pub use definition::{BadDefinition, DEFINITION_BYTES, Definition, Kind};
+pub use definition::{ANY_TYPE, BadDefinition, DEFINITION_BYTES, Definition, Kind};
 pub use list::{ELEMENT_ID_BYTES, ElementId, NoElementId};
 pub use operation::{Action, BadOperation, EVENT_TYPE, OPERATIONS, Operation, Operations};
 pub use statement::{BadPayload, BadStatement, Statement};
@@ -39,7 +39,7 @@ use crate::event::{EventId, ProducerTag};
 use crate::id::Dot;
 use crate::stamp::Stamp;
 use field::Field;
-use statement::Scope;
+use statement::{Payload, Scope};
 use tag::{Loader, Mark, Place, Writer};
 
 /// An event of the aggregate's stream, and what was known where it was written.
@@ -244,32 +244,21 @@ impl Work {
             return Ok(Self { operations: (0..).zip(sent.operations).collect(), observed });
         }
         let mut work = Self { operations: Vec::new(), observed: None };
-        let Some(statements) = definition.on.get(input.kind) else { return Ok(work) };
-        let bad = |nth: usize, source| BadEvent::Statement {
-            text: statements
-                .get(nth)
-                .map(|statement| statement.text().to_owned())
-                .unwrap_or_default(),
-            source,
-        };
-        let payload: Json = match input.payload {
-            [] => Json::Null,
-            payload => serde_json::from_slice(payload)
-                .map_err(|error| bad(0, BadPayload::NoJson(error.to_string())))?,
-        };
+        let of_type = definition.on.get(input.kind).map_or(&[][..], Vec::as_slice);
+        let of_any = definition.on.get(ANY_TYPE).map_or(&[][..], Vec::as_slice);
+        let statements = of_type.iter().chain(of_any);
         let scope = Scope {
-            payload: &payload,
+            payload: Payload::new(input.payload),
             stream: input.stream,
             kind: input.kind,
             region: input.dot.origin.region.as_str(),
             unix_ms: input.stamp.unix_ms(),
         };
-        for (nth, statement) in statements.iter().enumerate() {
-            if let Some(operation) =
-                statement.evaluate(&scope).map_err(|source| bad(nth, source))?
-            {
+        for (nth, statement) in (0..).zip(statements) {
+            let bad = |source| BadEvent::Statement { text: statement.text().to_owned(), source };
+            if let Some(operation) = statement.evaluate(&scope).map_err(bad)? {
                 operation.check(definition)?;
-                work.operations.push((nth as u32, operation));
+                work.operations.push((nth, operation));
             }
         }
         Ok(work)

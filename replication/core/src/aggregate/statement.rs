@@ -14,6 +14,7 @@
 //! Sums are of whole numbers. A path that leads nowhere makes the event a bad one, except after
 //! `exists`.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
@@ -102,13 +103,34 @@ pub enum BadPayload {
 }
 
 /// What a statement sees of an event.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Scope<'a> {
-    pub(crate) payload: &'a Json,
+    /// Read when a path asks for it: events of any other form can be counted, too.
+    pub(crate) payload: Payload<'a>,
     pub(crate) stream: &'a str,
     pub(crate) kind: &'a str,
     pub(crate) region: &'a str,
     pub(crate) unix_ms: u64,
+}
+
+/// A payload, read as JSON at most once.
+#[derive(Debug)]
+pub(crate) struct Payload<'a> {
+    bytes: &'a [u8],
+    json: OnceCell<Result<Json, BadPayload>>,
+}
+
+impl<'a> Payload<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, json: OnceCell::new() }
+    }
+    fn json(&self) -> Result<&Json, BadPayload> {
+        let read = || match self.bytes {
+            [] => Ok(Json::Null),
+            bytes => serde_json::from_slice(bytes).map_err(|e| BadPayload::NoJson(e.to_string())),
+        };
+        self.json.get_or_init(read).as_ref().map_err(Clone::clone)
+    }
 }
 
 /// One statement.
@@ -338,11 +360,11 @@ impl Expr {
         Ok(match self {
             Self::Constant(value) => value.clone(),
             Self::Path(steps) => {
-                let found = follow(scope.payload, steps);
+                let found = follow(scope.payload.json()?, steps);
                 let found = found.ok_or_else(|| BadPayload::NoPath(path_text(steps)))?;
                 Value::from_json(found)?
             }
-            Self::Exists(steps) => Value::Bool(follow(scope.payload, steps).is_some()),
+            Self::Exists(steps) => Value::Bool(follow(scope.payload.json()?, steps).is_some()),
             Self::Stream => Value::from(scope.stream),
             Self::Type => Value::from(scope.kind),
             Self::Region => Value::from(scope.region),
@@ -648,8 +670,8 @@ mod tests {
     }
 
     fn run(text: &str, payload: &str) -> Result<Option<Operation>, BadPayload> {
-        let payload: Json = serde_json::from_str(payload).unwrap();
-        let scope = Scope { payload: &payload, stream: "a-1", kind: "E", region: "eu", unix_ms: 7 };
+        let payload = Payload::new(payload.as_bytes());
+        let scope = Scope { payload, stream: "a-1", kind: "E", region: "eu", unix_ms: 7 };
         Statement::parse(text, &fields()).unwrap().evaluate(&scope)
     }
 
@@ -680,6 +702,7 @@ mod tests {
         }
         assert_eq!(run("by[$.a] += 1", payload).unwrap().unwrap().key.as_deref(), Some("5"));
         assert_eq!(run("n += 1 when $.a < 5", payload), Ok(None));
+        assert_eq!(run("n += 1", "no JSON").unwrap().unwrap().action, Action::Increment(1));
         assert_eq!(run("n += $.z when exists $.z", payload), Ok(None));
     }
 

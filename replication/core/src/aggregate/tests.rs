@@ -19,7 +19,10 @@ fn definition() -> Definition {
         "up": "flag", "todo": "list", "by": "map of pn-counter", "best": "map of max",
         "said": "map of lww-register", "sets": "map of or-set", "lists": "map of list",
     });
-    let on = json!({ "Counted": ["n += $.by", "tags add $.tag when exists $.tag"] });
+    let on = json!({
+        "Counted": ["n += $.by", "tags add $.tag when exists $.tag"],
+        "*": ["last = @region"],
+    });
     let json = json!({ "category": "c", "version": 1, "fields": fields, "on": on });
     Definition::from_json(&json).unwrap()
 }
@@ -551,9 +554,9 @@ fn ordinary_events_feed_fields_and_bad_ones_are_counted_and_do_nothing() {
         held.advance(&dot.origin, dot.seq);
         applied.map_err(|bad| bad.to_string())
     };
-    assert_eq!(apply(1, "Counted", r#"{"by": 5, "tag": "x"}"#), Ok(2));
-    assert_eq!(apply(2, "Counted", r#"{"by": -2}"#), Ok(1));
-    assert_eq!(apply(3, "Unheard", "not JSON"), Ok(0));
+    assert_eq!(apply(1, "Counted", r#"{"by": 5, "tag": "x"}"#), Ok(3));
+    assert_eq!(apply(2, "Counted", r#"{"by": -2}"#), Ok(2));
+    assert_eq!(apply(3, "Unheard", "not JSON"), Ok(1), "nothing asks for its payload");
     let bad = apply(4, "Counted", r#"{"by": "x", "tag": "y"}"#).unwrap_err();
     assert_eq!(bad, r#""n += $.by": $.by is text, not a whole number of 64 bits"#);
     let bad = apply(5, "Counted", "{").unwrap_err();
