@@ -7,6 +7,7 @@ use std::fmt;
 use anabranch_client::{EventId, NewEvent, ProducerId, ProducerTag, event};
 use bytes::Bytes;
 
+use crate::defined::Declared;
 use crate::op::Asked;
 use crate::shape;
 
@@ -99,8 +100,12 @@ impl fmt::Display for Mark {
 }
 
 /// The payload of `size` bytes of the event with this id: its name, then filling that follows from it.
+/// Of a definer's event the definition, whatever the size.
 pub fn payload(id: EventId, size: u32) -> Bytes {
     let Name { run, writer, op, nth } = Name::of(id);
+    if let Some(declared) = Declared::of(writer, op) {
+        return declared.definition().to_string().into();
+    }
     let size = size as usize;
     let mut text = format!("{run}/{writer}/{op}/{nth};").into_bytes();
     let mut state = op.wrapping_mul(0x9e37_79b9) ^ nth ^ writer.rotate_left(16);

@@ -278,6 +278,30 @@ impl Part {
     }
 }
 
+/// What a node serves of a category's aggregates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Served {
+    /// The node.
+    pub node: String,
+    /// Its region.
+    pub region: String,
+    /// The category.
+    pub category: String,
+    /// All of them; none if it knows no definition.
+    pub aggregates: Option<Vec<ServedAggregate>>,
+}
+
+/// An aggregate as it is served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServedAggregate {
+    /// Its stream.
+    pub stream: String,
+    /// Version of the definition.
+    pub version: u32,
+    /// Its fields, as JSON with sorted keys.
+    pub value: String,
+}
+
 /// Everything the checks look at.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Evidence {
@@ -287,6 +311,8 @@ pub struct Evidence {
     pub regions: BTreeMap<String, RegionRead>,
     /// Parts of it, asked for by themselves.
     pub selections: Vec<Selection>,
+    /// What nodes serve of aggregates in the end.
+    pub served: Vec<Served>,
     /// What regions showed before they were lost, if somebody read them.
     pub before_loss: BTreeMap<String, RegionRead>,
     /// What each node holds in the end.

@@ -9,7 +9,8 @@ use anabranch_client::{Order, Origin};
 use serde::{Deserialize, Serialize};
 
 use crate::evidence::{
-    Blame, Death, Evidence, Expectations, Print, Recovery, RegionRead, Seen, Selection, Subscribed,
+    Blame, Death, Evidence, Expectations, Print, Recovery, RegionRead, Seen, Selection, Served,
+    Subscribed,
 };
 use crate::note::Note;
 use crate::observation::Observation;
@@ -55,6 +56,7 @@ enum Line<'a> {
         event: Cow<'a, Seen>,
     },
     Selection(Cow<'a, Selection>),
+    Served(Cow<'a, Served>),
     Print {
         node: Cow<'a, str>,
         #[serde(flatten)]
@@ -110,6 +112,7 @@ impl Evidence {
         for selection in &self.selections {
             push(out, &Line::Selection(Cow::Borrowed(selection)));
         }
+        self.served.iter().for_each(|served| push(out, &Line::Served(Cow::Borrowed(served))));
         for (node, print) in &self.prints {
             push(out, &Line::Print { node: node.into(), print: Cow::Borrowed(print) });
         }
@@ -163,6 +166,7 @@ impl Evidence {
                 events.push(event.into_owned());
             }
             Line::Selection(selection) => self.selections.push(selection.into_owned()),
+            Line::Served(served) => self.served.push(served.into_owned()),
             Line::Print { node, print } => {
                 self.prints.insert(node.into_owned(), print.into_owned());
             }

@@ -12,6 +12,7 @@
 mod case;
 pub mod checks;
 pub mod content;
+pub mod defined;
 pub mod evidence;
 mod excerpt;
 pub mod intervals;

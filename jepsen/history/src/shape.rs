@@ -9,6 +9,7 @@ use anabranch_client::EventId;
 use anabranch_core::Limits;
 
 use crate::content::{KIND, MARK, Mark, Name};
+use crate::defined::{self, Declared};
 
 /// The metadata key of an event's name, where the client gave it no id.
 pub const NAME: &str = "name";
@@ -38,11 +39,13 @@ pub enum Class {
     Prober = 8,
     /// Clients that come by surprise and in numbers.
     Surge = 9,
+    /// Clients that define aggregates.
+    Definer = 10,
 }
 
 impl Class {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Register,
         Self::Transactor,
         Self::Collector,
@@ -52,6 +55,7 @@ impl Class {
         Self::Teller,
         Self::Prober,
         Self::Surge,
+        Self::Definer,
     ];
 
     /// Number of a client of this kind: the `nth` of its region.
@@ -169,6 +173,9 @@ pub fn long_name(start: &str, bytes: usize) -> String {
 pub fn kind(id: EventId) -> String {
     let Name { writer, op, .. } = Name::of(id);
     let limit = Limits::DEFAULT.name_bytes;
+    if Declared::of(writer, op).is_some() {
+        return defined::KIND.to_owned();
+    }
     match Probe::of(writer, op) {
         Some(Probe::LongestKind) => long_name(KIND, limit),
         Some(Probe::KindTooLong) => long_name(KIND, limit + 1),

@@ -5,10 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anabranch_client::wire::StatusResponse;
-use anabranch_client::{Client, Context as Frontier, Filter, Order, Origin, Read, Stamp};
+use anabranch_client::{
+    Client, Context as Frontier, Filter, Order, Origin, Read, ReadError, Stamp,
+};
 use anabranch_core::event::category;
 use anabranch_core::{Incarnation, RegionName, ShardId};
-use anabranch_history::evidence::{Blame, Part, Print, RegionRead, Seen, Selection};
+use anabranch_history::defined::CATEGORIES;
+use anabranch_history::evidence::{
+    Blame, Part, Print, RegionRead, Seen, Selection, Served, ServedAggregate,
+};
 use anabranch_history::ledger::Ledger;
 use anabranch_history::observation::Observation;
 use anyhow::Context;
@@ -153,6 +158,24 @@ impl Nodes {
         Ok(prints)
     }
 
+    /// Asks every node for all aggregates that definers have defined.
+    ///
+    /// # Errors
+    /// If a node does not answer.
+    pub async fn served(&self) -> anyhow::Result<Vec<Served>> {
+        let mut served = Vec::new();
+        for Node { name, region, client, .. } in &self.nodes {
+            for category in CATEGORIES {
+                let asking = || format!("ask {name} for its aggregates of {category}");
+                let asked = timeout(PRINT_WAIT, aggregates(client, category));
+                let aggregates = asked.await.with_context(asking)?.with_context(asking)?;
+                let (node, region) = (name.clone(), region.clone());
+                served.push(Served { node, region, category: category.to_owned(), aggregates });
+            }
+        }
+        Ok(served)
+    }
+
     async fn standings(&self) -> Vec<(String, Option<Standing>)> {
         let mut standings = Vec::new();
         for node in &self.nodes {
@@ -200,6 +223,25 @@ impl Node {
         }
         Some(observation)
     }
+}
+
+/// All aggregates of a category; none if it is not defined.
+async fn aggregates(
+    client: &Client,
+    category: &str,
+) -> Result<Option<Vec<ServedAggregate>>, ReadError> {
+    let mut all = client.query(category).all();
+    let mut aggregates = Vec::new();
+    while let Some(aggregate) = all.next().await {
+        let aggregate = match aggregate {
+            Err(ReadError::NoDefinition { .. }) => return Ok(None),
+            aggregate => aggregate?,
+        };
+        let value = serde_json::Value::Object(aggregate.value).to_string();
+        let (stream, version) = (aggregate.stream, aggregate.version);
+        aggregates.push(ServedAggregate { stream, version, value });
+    }
+    Ok(Some(aggregates))
 }
 
 fn in_words((name, standing): &(String, Option<Standing>)) -> String {

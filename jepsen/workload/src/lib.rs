@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!  Plan::draw(seed) ─► Workload::start(.., home) ─► registers, transactors, collectors, hoppers,
-//!  Sites (whose sockets?) ─┘    one a region        producers, tellers, probers, subscribers, surge
+//!  Sites (whose sockets?) ─┘    one a region        producers, tellers, probers, definers,
+//!                                                   subscribers, surge
 //!                                                              │
 //!                                              ledger ◄────────┘      harvest: converge, read, prints
 //! ```
@@ -12,6 +13,7 @@
 //! simulation as on real processes.
 
 mod collector;
+mod definer;
 mod dice;
 mod everywhere;
 pub mod harvest;
@@ -184,6 +186,9 @@ fn writers(home: &Home, surging: watch::Receiver<bool>) -> JoinSet<()> {
     }
     for nth in 0..mix.probers {
         writers.spawn(prober::run(home.clone(), nth));
+    }
+    for nth in 0..mix.definers {
+        writers.spawn(definer::run(home.clone(), nth));
     }
     writers.spawn(surge::run(home.clone(), surging));
     writers

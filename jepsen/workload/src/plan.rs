@@ -26,14 +26,16 @@ pub struct Mix {
     pub tellers: u32,
     /// Clients that try every limit.
     pub probers: u32,
+    /// Clients that define aggregates.
+    pub definers: u32,
 }
 
 impl Mix {
     /// Clients of a region that write.
     pub fn clients(&self) -> u32 {
-        let Self { registers, transactors, collectors, hoppers, producers, tellers, probers } =
-            *self;
-        registers + transactors + collectors + hoppers + producers + tellers + probers
+        let Self { registers, transactors, collectors, hoppers, producers, .. } = *self;
+        let Self { tellers, probers, definers, .. } = *self;
+        registers + transactors + collectors + hoppers + producers + tellers + probers + definers
     }
 }
 
@@ -106,6 +108,7 @@ impl Plan {
             producers: few(&mut rng),
             tellers: few(&mut rng),
             probers: u32::from(rng.random_bool(0.6)),
+            definers: 1,
         };
         let reach = match rng.random_range(0..100) {
             0..75 => Reach::Small,
@@ -141,6 +144,7 @@ impl Plan {
             producers: 1,
             tellers: 2,
             probers: 1,
+            definers: 1,
         };
         Self {
             seed,

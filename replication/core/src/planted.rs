@@ -106,6 +106,14 @@ bugs! {
     LimitOneMore = "limit-one-more",
     /// A region counts twice among those that hold an append (law 1).
     OwnRegionCountedTwice = "own-region-counted-twice",
+    /// Aggregates count a request once for every region that it reached (laws 2, 5).
+    RetryCountedTwice = "retry-counted-twice",
+    /// Aggregates forget what this region holds, whether the others do or not (law 5).
+    StableWhenHeldHere = "stable-when-held-here",
+    /// Of two definitions of one version the one that arrived last counts (law 5).
+    LastDefinitionCounts = "last-definition-counts",
+    /// A new definition takes over before it has seen what the old one has (law 5).
+    ServedHalfBuilt = "served-half-built",
 }
 
 impl FromStr for Bug {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anabranch_core::aggregate::{BadDefinition, Definition};
 use anabranch_core::codec::{DecodeError, Put, Reader};
+use anabranch_core::planted::{self, Bug};
 use anabranch_core::{Dot, Origin, Seq, Stamp};
 use serde_json::Value as Json;
 
@@ -75,7 +76,11 @@ impl Catalog {
         }
         let declared = Declared { definition: Arc::new(definition), stamp, dot };
         let category = &declared.definition.category;
-        let counts = self.current.get(category).is_none_or(|old| old.rank() < declared.rank());
+        let counts = self.current.get(category).is_none_or(|old| {
+            let same_version = old.definition.version == declared.definition.version;
+            let last_counts = same_version && planted::is(Bug::LastDefinitionCounts);
+            last_counts || old.rank() < declared.rank()
+        });
         if counts {
             self.current.insert(category.clone(), declared.clone());
         }

@@ -4,6 +4,7 @@
 //! check here can see: anything that neither a client was told nor a region shows, and effects
 //! between two moments at which somebody looked.
 
+pub mod aggregates;
 pub mod answers;
 pub mod atomic;
 pub mod converge;
@@ -34,7 +35,7 @@ pub use crate::verdict::{Broken, Verdict};
 pub type Check = fn(&Case<'_>) -> Verdict;
 
 /// All laws.
-pub const ALL: [Check; 19] = [
+pub const ALL: [Check; 20] = [
     processes::check,
     recovery::check,
     durable::check,
@@ -49,6 +50,7 @@ pub const ALL: [Check; 19] = [
     stamps::check,
     honesty::check,
     selections::check,
+    aggregates::check,
     atomic::check,
     fencing::check,
     walks::check,

@@ -66,6 +66,7 @@ pub(crate) fn sound() -> Evidence {
         history: history(ops),
         regions: regions.into(),
         selections,
+        served: Vec::new(),
         before_loss: BTreeMap::new(),
         prints: prints.into(),
         blames: blames.into(),

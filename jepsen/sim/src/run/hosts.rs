@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_history::Ledger;
-use anabranch_history::evidence::{Blame, Print, RegionRead, Selection, Subscribed};
+use anabranch_history::evidence::{Blame, Print, RegionRead, Selection, Served, Subscribed};
 use anabranch_workload::harvest::{self, Agreed, Nodes};
 use anabranch_workload::{Plan, Sites, Workload};
 use parking_lot::Mutex;
@@ -44,6 +44,8 @@ pub struct Gathered {
     pub regions: BTreeMap<String, RegionRead>,
     /// Parts of it.
     pub selections: Vec<Selection>,
+    /// What nodes serve of aggregates.
+    pub served: Vec<Served>,
     /// What nodes hold.
     pub prints: BTreeMap<String, Print>,
     /// Whom nodes wait for.
@@ -144,6 +146,11 @@ pub async fn judge(
     match nodes.prints().await {
         Ok(prints) => shared.lock().prints = prints,
         Err(error) => shared.lock().unread.push(format!("{error:#}")),
+    }
+    match timeout(READING, nodes.served()).await {
+        Ok(Ok(served)) => shared.lock().served = served,
+        Ok(Err(error)) => shared.lock().unread.push(format!("{error:#}")),
+        Err(_) => shared.lock().unread.push("read aggregates: takes too long".into()),
     }
     let blames = nodes.blames(&lost, patience).await;
     shared.lock().blames = blames;

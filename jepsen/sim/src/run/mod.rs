@@ -292,6 +292,7 @@ impl Run {
             history: self.ledger.history(),
             regions: gathered.regions,
             selections: gathered.selections,
+            served: gathered.served,
             prints: gathered.prints,
             blames: gathered.blames,
             subscribed: gathered.subscribed,
