@@ -14,10 +14,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::arrivals::{self, Arrivals, Outage};
 use super::cluster::{Cluster, Endpoints};
+use super::folds;
 use super::gather::{Nodes, read_back};
 use super::ledger::{Ids, Ledger};
 use super::proof::{Evidence, FileCounts, Proof};
 use super::replay::{History, write_lane};
+use super::reading::Faults;
 use super::report::{LagReport, RegionReport, Report, as_millis, per_second};
 use super::scenes::{Stage, Story};
 use super::sight::{self, Sights};
@@ -232,6 +234,13 @@ impl Act {
         self.phase.send_replace("reading everything back".to_owned());
         self.subscribers_caught_up(&heads).await;
         let (regions, globals) = read_back(&self.endpoints).await?;
+        self.phase.send_replace("folding aggregates in every region".to_owned());
+        let plain = written.file.as_ref().map(|file| &file.folds);
+        let plain = plain.or(regions.first().map(|region| &region.folds));
+        let aggregates = match plain.filter(|plain| !plain.is_empty()) {
+            Some(plain) => folds::compare(&self.endpoints, plain, CONVERGE_WITHIN).await?,
+            None => Faults::default(),
+        };
         let (ledger, arrivals) = (self.ledger.lock(), self.arrivals.lock());
         let proof = Proof::of(&Evidence {
             ledger: &ledger,
@@ -241,6 +250,7 @@ impl Act {
             file: written.file.as_ref(),
             out_of_turn: &arrivals.out_of_turn,
             not_converged: converged.lacking.as_deref(),
+            aggregates: &aggregates,
         });
         let print = converged.prints.first();
         let chain = print.map_or(&[][..], |print| &print.global_chain);

@@ -4,11 +4,12 @@
 //! were told is kept in a [`ledger`]; in the end [`proof`] holds what the regions have against it.
 //!
 //! Reading order: [`run`](self::run()) and [`perform`] here, [`cluster`], [`workload`] or [`replay`],
-//! [`scenes`], [`gather`], [`proof`].
+//! [`scenes`], [`gather`], [`folds`], [`proof`].
 
 mod act;
 pub mod arrivals;
 pub mod cluster;
+pub mod folds;
 mod gather;
 pub mod ledger;
 pub mod proof;

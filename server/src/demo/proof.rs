@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use anabranch_core::{Context, Dot, RegionName};
 use serde::Serialize;
 
+use super::folds::PlainFold;
 use super::ledger::Ledger;
 use super::reading::{Faults, GlobalReading, RegionReading};
 
@@ -38,6 +39,8 @@ pub struct FileCounts {
     pub regions: BTreeMap<RegionName, u64>,
     /// By stream.
     pub streams: BTreeMap<String, u64>,
+    /// The file's events, folded one after the other.
+    pub folds: PlainFold,
 }
 
 /// Everything that was read back.
@@ -57,6 +60,8 @@ pub struct Evidence<'a> {
     pub out_of_turn: &'a [Dot],
     /// Why the regions did not converge in time, if they did not.
     pub not_converged: Option<&'a str>,
+    /// Aggregates that are not what a plain fold gives.
+    pub aggregates: &'a Faults,
 }
 
 /// One thing that must hold.
@@ -99,6 +104,7 @@ impl Proof {
             check("the global order is dense and complete", global_steps(evidence)),
             check("the global order is the same in all regions", global_equal(evidence)),
             check("all nodes have equal fingerprints", prints(evidence)),
+            check("aggregates are in every region what a plain fold gives", evidence.aggregates.clone()),
         ];
         let of_file = evidence.file.map(|file| file_counts(evidence.regions, file));
         checks.extend(of_file.map(|faults| check("counts are those of the file", faults)));

@@ -133,6 +133,7 @@ impl World {
             file: Some(&self.file),
             out_of_turn: &self.out_of_turn,
             not_converged: self.not_converged.as_deref(),
+            aggregates: &Faults::default(),
         })
     }
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use anabranch_client::{Dot, Event, EventId, Origin, Stamp};
 use anabranch_core::RegionName;
 
+use super::folds::PlainFold;
 use super::ledger::{content_of, writer_of};
 
 /// Examples that are kept of each kind of fault.
@@ -75,6 +76,8 @@ pub struct RegionReading {
     pub origins: Faults,
     /// Events of one writer that changed their order within a stream.
     pub writers: Faults,
+    /// The events, folded one after the other.
+    pub folds: PlainFold,
     heads: BTreeMap<Origin, u64>,
     streams: BTreeMap<String, Stream>,
 }
@@ -89,6 +92,7 @@ impl RegionReading {
             revisions: Faults::default(),
             origins: Faults::default(),
             writers: Faults::default(),
+            folds: PlainFold::default(),
             heads: BTreeMap::new(),
             streams: BTreeMap::new(),
         }
@@ -99,6 +103,7 @@ impl RegionReading {
         self.events += 1;
         self.add_to_origin(event);
         self.add_to_stream(event);
+        self.folds.add(&event.stream, &event.kind, &event.payload);
         let content = content_of(&event.stream, &event.kind, &event.payload);
         let found = self.found.entry(event.id).or_insert_with(|| Found {
             dot: event.dot.clone(),

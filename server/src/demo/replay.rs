@@ -55,6 +55,7 @@ impl History {
             }
             *counts.regions.entry(region.clone()).or_default() += 1;
             *counts.streams.entry(entry.stream.clone()).or_default() += 1;
+            counts.folds.add(&entry.stream, &entry.kind, &entry.payload);
             lanes.entry((region, shard_of(&entry.stream, LANES).0)).or_default().push(entry);
             events += 1;
         }
