@@ -236,7 +236,11 @@ impl<V: View> Aggregates<V> {
         }
     }
 
-    async fn await_context(
+    /// Waits until this node holds all of `context`.
+    ///
+    /// # Errors
+    /// [`AggregateError::NotCaughtUp`] at the deadline.
+    pub async fn await_context(
         &self,
         context: &Context,
         deadline: Instant,

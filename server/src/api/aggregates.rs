@@ -31,6 +31,8 @@ const READ_AT_ONCE: usize = 200;
 const LOOKED_AT_MAX: usize = 10_000;
 /// Pause between two looks of a watch: what changes faster comes as one.
 const WATCH_EVERY: Duration = Duration::from_millis(20);
+/// How often an aggregate is read again because events of its stream came in meanwhile.
+const TOKEN_TRIES: u32 = 8;
 
 #[tonic::async_trait]
 impl Service for Api {
@@ -272,8 +274,16 @@ impl Api {
         let stream = self.name("stream", request.stream)?;
         let shard = self.only_shard()?;
         let aggregates = shard.aggregates();
+        let deadline = deadline(request.deadline_ms, self.inner.settings.session_wait_max);
+        let mut known = session(request.session_token, shard)?;
+        let observed = match request.observed.is_empty() {
+            true => None,
+            false => Some(session(request.observed, shard)?),
+        };
+        observed.iter().for_each(|observed| known.merge(observed));
+        aggregates.await_context(&known, deadline).await.map_err(refused)?;
         let name = category(&stream);
-        let definition = aggregates.newest(name, soon()).await.map_err(refused)?;
+        let definition = aggregates.newest(name, deadline).await.map_err(refused)?;
         let definition = definition.ok_or_else(|| no_definition(name))?;
         let count = request.operations.len();
         if count == 0 || count > OPERATIONS {
@@ -297,18 +307,6 @@ impl Api {
             operation.check(&definition).map_err(|error| wrong(&error.to_string()))?;
             operations.push(operation);
         }
-        let observed = match request.observed.is_empty() {
-            true => None,
-            false => Some(session(request.observed, shard)?),
-        };
-        if let Some(seen) = &observed {
-            let missing = shard.state().missing(seen);
-            if !missing.is_empty() {
-                let problem =
-                    format!("is a context from the future: this node does not hold {missing} yet");
-                return Err(invalid("observed", &problem, 0, 0));
-            }
-        }
         let payload = Operations { operations, observed }.to_json();
         let r#type = EVENT_TYPE.to_owned();
         Ok(v1::NewEvent { stream, r#type, payload: payload.into(), ..v1::NewEvent::default() })
@@ -326,18 +324,39 @@ struct Reading {
 
 impl Reading {
     async fn get(&self) -> Result<v1::Aggregate, Status> {
-        let (aggregates, deadline) = (self.shard.aggregates(), Instant::now() + self.within);
-        let (shown, cut) = match self.is_final {
-            true => {
-                let cut = self.shard.state().order().cut;
-                let shown = aggregates.get_at(&self.stream, &cut, deadline).await;
-                (shown, Some(cut))
+        let deadline = Instant::now() + self.within;
+        match self.is_final {
+            true => self.get_final(deadline).await,
+            false => self.get_now(deadline).await,
+        }
+    }
+
+    async fn get_now(&self, deadline: Instant) -> Result<v1::Aggregate, Status> {
+        let aggregates = self.shard.aggregates();
+        let mut tries = TOKEN_TRIES;
+        loop {
+            let shown = aggregates.get(&self.stream, &self.session, deadline).await;
+            let mut wire = wire(shown.map_err(refused)?);
+            // A token with more of the stream than is shown would let its holder take back what it has
+            // not seen.
+            let (seen, events) = self.shard.state().region(|region| {
+                let events = region.stream(&self.stream).map_or(0, |head| head.next_revision);
+                (region.frontier().clone(), events)
+            });
+            tries -= 1;
+            if events == wire.events || tries == 0 {
+                wire.session_token = SessionToken { context: seen }.encode();
+                return Ok(wire);
             }
-            false => (aggregates.get(&self.stream, &self.session, deadline).await, None),
-        };
+        }
+    }
+
+    async fn get_final(&self, deadline: Instant) -> Result<v1::Aggregate, Status> {
+        let cut = self.shard.state().order().cut;
+        let shown = self.shard.aggregates().get_at(&self.stream, &cut, deadline).await;
         let mut wire = wire(shown.map_err(refused)?);
-        wire.session_token = token(&self.session, aggregates);
-        wire.cut = cut.map(|cut| (&cut).into());
+        wire.cut = Some((&cut).into());
+        wire.session_token = SessionToken { context: cut }.encode();
         Ok(wire)
     }
 }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_core::event::ProducerTag;
-use anabranch_core::{Limits, NodeId, ProducerId, RegionName, SessionToken, ShardId};
+use anabranch_core::{Context, Limits, NodeId, ProducerId, RegionName, SessionToken, ShardId};
 use anabranch_log::LogOptions;
 use anabranch_log::derived::MemoryCheckpoints;
 use anabranch_log::disk::MemoryDisk;
+use anabranch_proto::v1::aggregates_client::AggregatesClient;
 use anabranch_proto::v1::cluster_client::ClusterClient;
 use anabranch_proto::v1::events_client::EventsClient;
 use anabranch_proto::v1::read_request::{All, Target};
@@ -403,4 +404,55 @@ async fn every_conflict_of_an_append_is_told_however_many_there_are() {
         assert!(refused.message().starts_with("0000-x"), "{}", refused.message());
         assert!(refused.message().len() < 500, "{}", refused.message());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operations_are_prepared_when_the_node_holds_what_their_client_has_written_and_seen() {
+    let cluster = Cluster::start(1).await;
+    let mut aggregates = AggregatesClient::new(cluster.channel(0).await);
+    let definition = r#"{"category": "s", "version": 1, "fields": {"todo": "list"}}"#;
+    let definition = definition.as_bytes().into();
+    aggregates.define(v1::DefineRequest { definition }).await.unwrap();
+    let insert = |at: u64| v1::PrepareRequest {
+        stream: "s-1".into(),
+        operations: vec![format!(r#"{{"field":"todo","do":"insert","value":{at},"at":{at}}}"#)],
+        ..Default::default()
+    };
+    let operate = |at: u64| {
+        let mut aggregates = aggregates.clone();
+        let operations = Some(insert(at));
+        let request = v1::OperateRequest { operations, ..Default::default() };
+        async move { aggregates.operate(request).await.unwrap().into_inner().session_token }
+    };
+    let beyond = |token| {
+        let token = SessionToken::decode(token).unwrap();
+        let next = token.context.iter().map(|(origin, seq)| (origin.clone(), seq.plus(1)));
+        SessionToken { context: next.collect() }.encode()
+    };
+    let mut token = operate(0).await;
+    type Carry = fn(&mut v1::PrepareRequest, bytes::Bytes);
+    let carries: [Carry; 2] =
+        [|request, token| request.session_token = token, |request, token| request.observed = token];
+    for (at, carry) in (1..).zip(carries) {
+        // It is sent before what it has seen is there: the list lacks an element for this place, too.
+        let mut request = v1::PrepareRequest { deadline_ms: 30_000, ..insert(at + 1) };
+        carry(&mut request, beyond(token));
+        let short = v1::PrepareRequest { deadline_ms: 1, ..request.clone() };
+        let refused = aggregates.clone().prepare(short).await.unwrap_err();
+        assert!(matches!(reason(&refused), Reason::NotCaughtUp(_)), "{refused:?}");
+        let waiting = tokio::spawn({
+            let mut aggregates = aggregates.clone();
+            async move { aggregates.prepare(request).await }
+        });
+        sleep(Duration::from_millis(50)).await;
+        token = operate(at).await;
+        timeout(SOON, waiting).await.unwrap().unwrap().expect("it waits");
+    }
+
+    let get = v1::GetAggregateRequest { stream: "s-1".into(), ..Default::default() };
+    let now = aggregates.get(get.clone()).await.unwrap().into_inner();
+    assert_eq!((now.events, &now.session_token), (3, &token), "exactly what is shown");
+    let seen = aggregates.get(v1::GetAggregateRequest { r#final: true, ..get }).await.unwrap();
+    let cut = Context::try_from(seen.get_ref().cut.clone().unwrap()).unwrap();
+    assert_eq!(seen.get_ref().session_token, SessionToken { context: cut }.encode());
 }
