@@ -140,13 +140,31 @@ impl Client {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let mut route = Route::new(self, Some(self.options().timeout), false);
+        let options = self.options();
+        let asking = Asking {
+            portable: false,
+            patience: options.timeout,
+            answer_within: options.attempt_timeout,
+        };
+        let ask =
+            |channel| ask(ClusterClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX));
+        self.ask(asking, ask).await
+    }
+
+    /// Asks nodes until one answers. Asks the same in every region.
+    pub(crate) async fn ask<T, F>(
+        &self,
+        asking: Asking,
+        ask: impl Fn(Channel) -> F,
+    ) -> Result<T, ReadError>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let mut route = Route::new(self, Some(asking.patience), asking.portable);
         loop {
             let node = route.node(self);
-            let cluster =
-                ClusterClient::new(node.channel()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-            let limit = self.options().attempt_timeout;
-            let failure = match timeout(limit, ask(cluster)).await {
+            let limit = asking.answer_within;
+            let failure = match timeout(limit, ask(node.channel())).await {
                 Ok(Ok(answer)) => {
                     route.settled(self);
                     return Ok(answer.into_inner());
@@ -162,4 +180,15 @@ impl Client {
             sleep(route.after(self, failure)?).await;
         }
     }
+}
+
+/// How a question is asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asking {
+    /// Whether another region's answer is as good.
+    pub(crate) portable: bool,
+    /// How long to try.
+    pub(crate) patience: Duration,
+    /// How long one node may take.
+    pub(crate) answer_within: Duration,
 }

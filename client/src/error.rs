@@ -82,6 +82,12 @@ pub enum AppendError {
         /// What was written.
         appended: Box<Appended>,
     },
+    /// There is no definition of aggregates of the category.
+    #[error("there is no definition of aggregates of category {category:?}")]
+    NoDefinition {
+        /// The category.
+        category: String,
+    },
     /// The server refused for a reason this release has no name for.
     #[error("refused with {code:?}: {message}")]
     Refused {
@@ -169,6 +175,12 @@ pub enum ReadError {
         /// What the last attempt met.
         last: Box<Status>,
     },
+    /// There is no definition of aggregates of the category.
+    #[error("there is no definition of aggregates of category {category:?}")]
+    NoDefinition {
+        /// The category.
+        category: String,
+    },
     /// The server refused.
     #[error("refused with {code:?}: {message}")]
     Refused {
@@ -195,6 +207,14 @@ pub enum Malformed {
     /// A token cannot be read.
     #[error(transparent)]
     Token(#[from] DecodeError),
+    /// What should be JSON of a form is not.
+    #[error("{field}: {problem}")]
+    Json {
+        /// The field, as the `.proto` file names it.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
 }
 
 impl ReadError {

@@ -48,6 +48,11 @@ impl NewEvent {
         self
     }
 
+    /// An event that a server made.
+    pub(crate) fn from_wire(wire: v1::NewEvent) -> Result<Self, ConvertError> {
+        let id = convert::event_id("event.id", &wire.id)?;
+        Ok(Self { kind: wire.r#type, id, metadata: wire.metadata, payload: wire.payload })
+    }
     pub(crate) fn into_wire(self, stream: String) -> v1::NewEvent {
         v1::NewEvent {
             stream,

@@ -103,6 +103,14 @@ fn from_transport(code: Code) -> bool {
     )
 }
 
+/// Whether what was asked for may have been done all the same.
+pub(crate) fn is_in_doubt(status: &Status) -> bool {
+    match refusal_of(status).and_then(|refusal| refusal.reason) {
+        Some(reason) => matches!(reason, Reason::Unknown(_) | Reason::RegionsShort(_)),
+        None => from_transport(status.code()) && !is_misfit(status) && !never_sent(status),
+    }
+}
+
 fn ms(millis: u32) -> Duration {
     Duration::from_millis(millis.into())
 }

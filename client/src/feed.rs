@@ -26,7 +26,7 @@ use crate::progress::{self, Mark};
 use crate::read::From;
 
 /// A connection that lasted this long was a good one, also if it brought no event.
-const LASTING: Duration = Duration::from_secs(1);
+pub(crate) const LASTING: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {

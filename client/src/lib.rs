@@ -25,11 +25,13 @@
 //! - **Finding the leader**, failing over between nodes, and between regions where that is allowed.
 //! - **Sessions** ([`Session`]): reads wait until they can show what this client has written and seen.
 //! - **Exact cursors** ([`Subscription::cursor`]): each event has one, and it resumes in any region.
+//! - **Aggregates** ([`AggregateRef`], [`Field`], [`Query`]): states that the nodes fold from streams.
 //! - **Back-pressure**: nothing here queues without a bound; a full window is an `await` that waits.
 //!
 //! `examples/` is the manual.
 #![deny(missing_docs)]
 
+mod aggregates;
 mod append;
 mod builder;
 mod call;
@@ -48,6 +50,11 @@ mod retry;
 mod session;
 mod subscribe;
 
+pub use aggregates::field::{self, Element, Field};
+pub use aggregates::{
+    Aggregate, AggregateRef, Aggregates, Comparison, DefineError, Defined, Operate, Operation,
+    Page, Query, Standing,
+};
 pub use anabranch_core::cursor::Cursor;
 pub use anabranch_core::event::ProducerTag;
 pub use anabranch_core::{Context, Dot, EventId, Origin, ProducerId, ReadOrder as Order, Stamp};

@@ -1,6 +1,8 @@
 //! A node that answers from a script, on loopback, and writes down what it was asked.
 #![allow(dead_code)]
 
+mod aggregates;
+
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use anabranch_core::{
     ShardId,
 };
 use anabranch_proto::v1;
+use anabranch_proto::v1::aggregates_server::AggregatesServer;
 use anabranch_proto::v1::events_server::{Events, EventsServer};
 use anabranch_proto::v1::read_response::{Batch, CaughtUp, Frame};
 use futures_util::stream::iter;
@@ -19,6 +22,9 @@ use parking_lot::Mutex;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
+
+#[allow(unused_imports, reason = "not every test is about aggregates")]
+pub use aggregates::{AggregateScript, aggregate};
 
 /// What a node does with the next append.
 pub enum Answer {
@@ -46,6 +52,7 @@ pub struct Script {
     pub reads: VecDeque<Answers>,
     pub appended: Vec<v1::AppendRequest>,
     pub read: Vec<v1::ReadRequest>,
+    pub aggregates: AggregateScript,
 }
 
 #[derive(Clone)]
@@ -69,6 +76,7 @@ impl Node {
         let node = Self { address, script: Arc::default() };
         let server = server
             .add_service(EventsServer::new(node.clone()))
+            .add_service(AggregatesServer::new(node.clone()))
             .serve_with_incoming(TcpListenerStream::new(listener));
         tokio::spawn(server);
         node

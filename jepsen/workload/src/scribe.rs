@@ -323,7 +323,7 @@ fn refusal(error: &AppendError) -> Option<Refusal> {
         AppendError::Refused { code: Code::Unavailable | Code::FailedPrecondition, .. } => {
             Refusal::Unavailable
         }
-        AppendError::Refused { .. } => Refusal::Other,
+        AppendError::NoDefinition { .. } | AppendError::Refused { .. } => Refusal::Other,
     })
 }
 
