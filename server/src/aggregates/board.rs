@@ -42,6 +42,12 @@ impl Board {
         });
         served.collect()
     }
+    /// Those of a category: served, and being built.
+    pub(super) fn of(&self, category: &str) -> (Option<Arc<Projection>>, Option<Arc<Projection>>) {
+        let categories = self.categories.read();
+        let both = categories.get(category);
+        both.map(|both| (both.serving.clone(), both.building.clone())).unwrap_or_default()
+    }
     pub(super) fn building(&self, category: &str) -> Option<Arc<Projection>> {
         self.categories.read().get(category)?.building.clone()
     }

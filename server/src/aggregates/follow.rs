@@ -114,30 +114,43 @@ impl<V: View> Follower<V> {
 
     /// Has the aggregates of a definition built, beside those that are served until then.
     fn put_up(&mut self, definition: &Arc<aggregate::Definition>) -> Result<(), StateError> {
+        let name = definition.category.clone();
+        let (serving, building) = self.board.of(&name);
+        let is_it = |known: &Option<Arc<Projection>>| {
+            known.as_ref().is_some_and(|known| known.definition() == definition)
+        };
+        // Declared again, it goes on: two that keep their states in one place would spoil them.
+        if is_it(&building) {
+            return Ok(());
+        }
+        if is_it(&serving) {
+            self.catching_up.remove(&name);
+            let dropped =
+                self.board.change(|categories| categories.get_mut(&name)?.building.take());
+            return dropped.map_or(Ok(()), |dropped| dropped.forget());
+        }
         let states = Arc::clone(&self.states);
         let projection = Projection::open(self.shard, Arc::clone(definition), states)?;
         let projection = Arc::new(projection);
-        let name = definition.category.clone();
         let ready = projection.next() >= self.next || planted::is(Bug::ServedHalfBuilt);
         let replaced = self.board.change(|categories| {
             let category = categories.entry(name.clone()).or_insert_with(Category::default);
-            match ready {
-                true => {
-                    category.building = None;
-                    category.serving.replace(projection)
+            // The one that was being built is of no use any more.
+            let built = category.building.take();
+            let served = match ready {
+                true => category.serving.replace(projection),
+                false => {
+                    category.building = Some(projection);
+                    None
                 }
-                // The one that was being built is of no use any more.
-                false => category.building.replace(projection),
-            }
+            };
+            [built, served]
         });
-        if let Some(replaced) = replaced {
-            replaced.forget()?;
-        }
         match ready {
             true => drop(self.catching_up.remove(&name)),
             false => drop(self.catching_up.insert(name, Stability::default())),
         }
-        Ok(())
+        replaced.into_iter().flatten().try_for_each(|replaced| replaced.forget())
     }
 
     /// Looks at what is new, not too much at once.

@@ -249,6 +249,41 @@ async fn a_newer_definition_is_built_while_the_older_one_serves() {
     assert_eq!(again.value("file-a"), json!({ "changes": events }));
 }
 
+#[test]
+fn a_definition_that_is_declared_again_goes_on() {
+    let (sites, _) = history(5);
+    let mut plain = Kept::new(&sites[0]);
+    plain.follow();
+    let mut kept = Kept::new(&sites[0]);
+    kept.follow();
+    kept.follower.flush().unwrap();
+    sites[0].append(6_000, vec![vec![files(1)]]);
+    for again in 0..2 {
+        kept.follow();
+        kept.follower.flush().unwrap();
+        kept = kept.restart();
+        kept.follow();
+        for stream in &STREAMS[..3] {
+            assert_eq!(kept.value(stream), plain.value(stream), "{again}: {stream}");
+        }
+        // Once more, with another one between, which is not served yet.
+        let events = vec![
+            definition(1, json!({ "other": "max" }), json!({})),
+            files(1),
+            change("file-new", 1, 0, "x"),
+            files(1),
+        ];
+        sites[0].append(6_001, vec![events]);
+    }
+    kept.follow();
+    assert_eq!(kept.value("file-new")["lines"], json!(2));
+    assert_eq!(kept.value("file-a"), plain.value("file-a"));
+    let keys = kept.states.scan(b"aggregates", None, 100).unwrap();
+    let prefixes: std::collections::BTreeSet<_> =
+        keys.iter().map(|(key, _)| key[..28].to_vec()).collect();
+    assert_eq!(prefixes.len(), 1, "nothing is left of the other one");
+}
+
 #[tokio::test]
 async fn two_regions_that_define_at_once_end_with_one_definition() {
     let (eu, us) = (Site::new("eu", &["eu", "us"], 8), Site::new("us", &["eu", "us"], 8));
