@@ -196,16 +196,19 @@ impl<V: View> Follower<V> {
 
     /// Compares the log with what is kept, once. If it is another one, all is built again.
     fn verify(&mut self) -> Result<(), PassError> {
-        if std::mem::replace(&mut self.verified, true) {
+        if self.verified {
             return Ok(());
         }
-        let Some(before) = self.next.checked_sub(1) else { return Ok(()) };
-        let slices = self.read(before)?;
-        if slices.first().map(|slice| slice.group().chain()) != self.last {
+        let found = match self.next.checked_sub(1) {
+            Some(before) => self.read(before)?.first().map(|slice| slice.group().chain()),
+            None => None,
+        };
+        if found != self.last {
             tracing::warn!(shard = %self.shard, "aggregates were kept of another log than this one; they are folded anew");
             self.begin_anew();
             self.states.remove_all(&[])?;
         }
+        self.verified = true;
         Ok(())
     }
 
@@ -265,9 +268,36 @@ impl<V: View> Follower<V> {
             self.catching_up.remove(name);
             return Ok(Pass::Done);
         };
+        // It stays among those that catch up, also if the log cannot be read now.
+        let mut stability = self.catching_up.remove(name).unwrap_or_default();
+        let caught = self.take_missing(name, &projection, &mut stability);
+        self.catching_up.insert(name.to_owned(), stability);
+        if caught? < self.next {
+            return Ok(Pass::More);
+        }
+        self.catching_up.remove(name);
+        let replaced = self.board.change(|categories| {
+            let category = categories.entry(name.to_owned()).or_insert_with(Category::default);
+            let built = category.building.take();
+            built.and_then(|built| category.serving.replace(built))
+        });
+        tracing::info!(shard = %self.shard, category = name, version = projection.definition().version, "aggregates of a new definition are served");
+        if let Some(replaced) = replaced {
+            replaced.forget()?;
+        }
+        self.board.moved();
+        Ok(Pass::Done)
+    }
+
+    /// Says how far it came.
+    fn take_missing(
+        &self,
+        name: &str,
+        projection: &Projection,
+        stability: &mut Stability,
+    ) -> Result<u64, PassError> {
         let mut at = projection.next();
         let until = self.next.min(at + PASS_EVENTS);
-        let mut stability = self.catching_up.remove(name).unwrap_or_default();
         while at < until {
             let candidate = self.view.store().next_candidate(at, &[Wanted::Category(name)])?;
             if candidate > at {
@@ -292,21 +322,7 @@ impl<V: View> Follower<V> {
                 break;
             }
         }
-        if at < self.next {
-            self.catching_up.insert(name.to_owned(), stability);
-            return Ok(Pass::More);
-        }
-        let replaced = self.board.change(|categories| {
-            let category = categories.entry(name.to_owned()).or_insert_with(Category::default);
-            let built = category.building.take();
-            built.and_then(|built| category.serving.replace(built))
-        });
-        tracing::info!(shard = %self.shard, category = name, version = projection.definition().version, "aggregates of a new definition are served");
-        if let Some(replaced) = replaced {
-            replaced.forget()?;
-        }
-        self.board.moved();
-        Ok(Pass::Done)
+        Ok(at)
     }
 
     fn publish(&self) {

@@ -284,6 +284,38 @@ fn a_definition_that_is_declared_again_goes_on() {
     assert_eq!(prefixes.len(), 1, "nothing is left of the other one");
 }
 
+#[test]
+fn a_log_that_cannot_be_read_now_is_gone_on_with_later() {
+    let (sites, _) = history(6);
+    let mut kept = Kept::new(&sites[0]);
+    kept.follow();
+    kept.follower.flush().unwrap();
+    let newer =
+        definition(2, json!({ "changes": "g-counter" }), json!({ "Changed": ["changes += 1"] }));
+    sites[0].append(5_000, vec![vec![newer]]);
+    kept.follower.take_next(sites[0].state.region(|region| region.position()));
+    sites[0].flip_log();
+    kept.follower.pass().unwrap_err();
+    kept.follower.pass().unwrap_err();
+    sites[0].flip_log();
+    kept.follow();
+    let events = sites[0].state.region(|region| region.stream("file-a").unwrap().next_revision);
+    assert_eq!(kept.value("file-a"), json!({ "changes": events }));
+
+    // Whether it is the log that was followed is found out as soon as it can be read.
+    kept.follower.flush().unwrap();
+    let (others, _) = history(9);
+    others[0].append(9_000, vec![(0..200).map(|_| change("file-a", 1, 0, "more")).collect()]);
+    let mut foreign = Kept::open(&others[0], kept.states.clone());
+    others[0].flip_log();
+    foreign.follower.pass().unwrap_err();
+    others[0].flip_log();
+    foreign.follow();
+    let mut own = Kept::new(&others[0]);
+    own.follow();
+    assert!(foreign.canonical("file-a") == own.canonical("file-a"), "kept of another log");
+}
+
 #[tokio::test]
 async fn two_regions_that_define_at_once_end_with_one_definition() {
     let (eu, us) = (Site::new("eu", &["eu", "us"], 8), Site::new("us", &["eu", "us"], 8));

@@ -56,6 +56,7 @@ pub(crate) struct Known {
 /// One region on one node.
 pub(crate) struct Site {
     pub(crate) state: ShardState,
+    disk: MemoryDisk,
     inner: Mutex<Inner>,
     marks: Mutex<Vec<Mark>>,
     final_position: AtomicU64,
@@ -87,7 +88,8 @@ pub(crate) fn event(stream: &str, kind: &str, bytes: usize) -> Event {
 impl Site {
     /// A region among `members` whose log has its genesis. Segments, caches and marks are small.
     pub(crate) fn new(region: &str, members: &[&str], mark_every: u64) -> Arc<Self> {
-        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(1));
+        let memory = MemoryDisk::new(1);
+        let disk: Arc<dyn Disk> = Arc::new(memory.clone());
         let options =
             LogOptions { segment_bytes: 4096, cache_bytes: 1024, ..LogOptions::new(LOG_ID) };
         let (log, writer, _) = Log::open(Arc::clone(&disk), Path::new("log"), options).unwrap();
@@ -99,6 +101,7 @@ impl Site {
         let inner = Inner { log, writer, sequencer: None, order, index: 0, known: Vec::new() };
         let site = Self {
             state,
+            disk: memory,
             inner: Mutex::new(inner),
             marks: Mutex::default(),
             final_position: AtomicU64::new(0),
@@ -210,6 +213,14 @@ impl Site {
         self.ticketed(|sequencer, region| Some(sequencer.import(region, taken, digests)));
     }
 
+    /// Damages every segment of the log, or, the second time, makes them whole.
+    pub(crate) fn flip_log(&self) {
+        let folder = Path::new("log");
+        for path in self.disk.list(folder).unwrap().iter().map(|name| folder.join(name)) {
+            let bytes = self.disk.content(&path).map_or(0, |content| content.len() as u64);
+            (0..bytes / 100).for_each(|nth| self.disk.flip_bit(&path, nth * 800));
+        }
+    }
     pub(crate) fn frontier(&self) -> Context {
         self.state.region(|region| region.frontier().clone())
     }
