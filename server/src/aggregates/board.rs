@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use anabranch_log::derived::states::StateError;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::projection::Projection;
@@ -22,11 +23,13 @@ pub(super) struct Board {
     categories: RwLock<BTreeMap<String, Category>>,
     /// Of those that are served, every event before this position is in.
     next: watch::Sender<u64>,
+    /// What a reader met: nobody else may ever look at what is damaged.
+    met: Mutex<Option<StateError>>,
 }
 
 impl Board {
     pub(super) fn new() -> Self {
-        Self { categories: RwLock::default(), next: watch::Sender::new(0) }
+        Self { categories: RwLock::default(), next: watch::Sender::new(0), met: Mutex::default() }
     }
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut BTreeMap<String, Category>) -> T) -> T {
         change(&mut self.categories.write())
@@ -51,8 +54,21 @@ impl Board {
     pub(super) fn building(&self, category: &str) -> Option<Arc<Projection>> {
         self.categories.read().get(category)?.building.clone()
     }
+    /// Takes all away. In this order: who finds nothing knows that nothing was looked at.
+    pub(super) fn clear(&self) -> Vec<Arc<Projection>> {
+        self.publish(0);
+        let cleared = std::mem::take(&mut *self.categories.write());
+        cleared.into_values().flat_map(|both| [both.serving, both.building]).flatten().collect()
+    }
     pub(super) fn publish(&self, next: u64) {
         self.next.send_replace(next);
+    }
+    /// A reader cannot have what is kept.
+    pub(super) fn report(&self, error: StateError) {
+        *self.met.lock() = Some(error);
+    }
+    pub(super) fn take_reported(&self) -> Option<StateError> {
+        self.met.lock().take()
     }
     /// Wakes those who wait for something to change.
     pub(super) fn moved(&self) {

@@ -155,6 +155,9 @@ impl<V: View> Follower<V> {
 
     /// Looks at what is new, not too much at once.
     pub(super) fn pass(&mut self) -> Result<Pass, PassError> {
+        if let Some(error) = self.board.take_reported() {
+            return Err(error.into());
+        }
         let held = self.view.region(|region| {
             self.stability.hear(region);
             region.position()
@@ -354,7 +357,9 @@ impl<V: View> Follower<V> {
     }
 
     fn begin_anew(&mut self) {
-        self.board.change(BTreeMap::clear);
+        // A reader may hold one of them still.
+        self.board.clear().iter().for_each(|projection| projection.give_up());
+        self.board.take_reported();
         (self.next, self.last, self.catalog) = Default::default();
         (self.stability, self.verified) = Default::default();
         self.catching_up.clear();

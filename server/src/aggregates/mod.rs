@@ -92,20 +92,24 @@ impl<V: View> Aggregates<V> {
         deadline: Instant,
     ) -> Result<Option<Arc<Definition>>, AggregateError> {
         let wanted = self.view.region(|region| region.position());
-        let mut next = self.board.next();
-        match timeout_at(deadline, next.wait_for(|next| *next >= wanted)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) => return Err(AggregateError::Closed),
-            Err(_) => {
-                let done = *self.board.next().borrow();
-                return Err(AggregateError::Behind { done, of: wanted });
-            }
-        }
         let newest = |category: &board::Category| {
             let newest = category.building.as_ref().or(category.serving.as_ref());
             newest.map(|projection| Arc::clone(projection.definition()))
         };
-        Ok(self.board.look(|categories| categories.get(category).and_then(newest)))
+        let mut next = self.board.next();
+        loop {
+            let (done, newest) = self.board.look(|categories| {
+                (*next.borrow_and_update(), categories.get(category).and_then(newest))
+            });
+            if done >= wanted {
+                return Ok(newest);
+            }
+            match timeout_at(deadline, next.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(AggregateError::Closed),
+                Err(_) => return Err(AggregateError::Behind { done, of: wanted }),
+            }
+        }
     }
 
     /// All definitions, by category, and how far their aggregates are.
@@ -149,9 +153,8 @@ impl<V: View> Aggregates<V> {
         session: &Context,
         deadline: Instant,
     ) -> Result<Shown, AggregateError> {
-        let projection = self.projection(category(stream), session, deadline).await?;
-        let stream = stream.to_owned();
-        blocking(move || projection.show(&stream).map_err(|source| kept(&projection, source))).await
+        let name = stream.to_owned();
+        self.read(category(stream), session, deadline, move |served| served.show(&name)).await
     }
 
     /// Up to `limit` aggregates of a category, by the names of their streams, after `after`.
@@ -166,12 +169,30 @@ impl<V: View> Aggregates<V> {
         session: &Context,
         deadline: Instant,
     ) -> Result<Vec<Shown>, AggregateError> {
-        let projection = self.projection(category, session, deadline).await?;
-        blocking(move || {
-            let page = projection.page(after.as_deref(), limit);
-            page.map_err(|source| kept(&projection, source))
-        })
-        .await
+        let page = move |served: &Projection| served.page(after.as_deref(), limit);
+        self.read(category, session, deadline, page).await
+    }
+
+    /// Reads from the aggregates that are served; from the next ones if these are given up meanwhile.
+    async fn read<T: Send + 'static>(
+        &self,
+        category: &str,
+        session: &Context,
+        deadline: Instant,
+        read: impl Fn(&Projection) -> Result<Option<T>, StateError> + Clone + Send + 'static,
+    ) -> Result<T, AggregateError> {
+        loop {
+            let projection = self.projection(category, session, deadline).await?;
+            let read = read.clone();
+            match blocking(move || read(&projection)).await {
+                Ok(Some(found)) => return Ok(found),
+                Ok(None) => {}
+                Err(source) => {
+                    self.board.report(source.clone());
+                    return Err(AggregateError::States { category: category.to_owned(), source });
+                }
+            }
+        }
     }
 
     /// The aggregate of a stream as of a cut: the same in every region that holds the cut.
@@ -206,10 +227,12 @@ impl<V: View> Aggregates<V> {
         let wanted = self.view.region(|region| region.position());
         let mut next = self.board.next();
         loop {
-            let done = *next.borrow_and_update();
-            let serving = self.board.look(|categories| {
-                let category = categories.get(category)?;
-                Some((category.serving.clone(), category.building.clone()))
+            // At once: between the two, all might be taken away, or another one be served.
+            let (done, serving) = self.board.look(|categories| {
+                let both = |category: &board::Category| {
+                    (category.serving.clone(), category.building.clone())
+                };
+                (*next.borrow_and_update(), categories.get(category).map(both))
             });
             match &serving {
                 None if done >= wanted => {
@@ -264,11 +287,6 @@ impl<V: View> Aggregates<V> {
             }
         }
     }
-}
-
-fn kept(projection: &Projection, source: StateError) -> AggregateError {
-    let category = projection.definition().category.clone();
-    AggregateError::States { category, source }
 }
 
 /// Folds the events of a stream that are in a cut. Any region's order of them will do.

@@ -55,6 +55,8 @@ pub(super) struct Projection {
 
 #[derive(Default)]
 struct Folding {
+    /// Nobody goes on with it: what it kept is removed, or another one's.
+    given_up: bool,
     /// Every event before this regional position is in.
     next: u64,
     tally: Tally,
@@ -98,7 +100,7 @@ impl Projection {
                 Err(error) => {
                     let category = &projection.definition.category;
                     tracing::warn!(category, %error, "the progress of aggregates cannot be read; they are rebuilt from the log");
-                    projection.forget()?;
+                    projection.states.remove_all(&projection.prefix)?;
                 }
             }
         }
@@ -121,9 +123,14 @@ impl Projection {
         folding.next = folding.next.max(next);
     }
 
-    /// Removes all of it: another definition has taken its place, or it is damaged.
+    /// Lets readers have nothing of it from now on.
+    pub(super) fn give_up(&self) {
+        *self.folding.lock() = Folding { given_up: true, ..Folding::default() };
+    }
+
+    /// Removes all of it: another definition has taken its place.
     pub(super) fn forget(&self) -> Result<(), StateError> {
-        *self.folding.lock() = Folding::default();
+        self.give_up();
         self.states.remove_all(&self.prefix)
     }
 
@@ -239,9 +246,12 @@ impl Projection {
         key
     }
 
-    /// The aggregate of a stream; of one without events, too.
-    pub(super) fn show(&self, stream: &str) -> Result<Shown, StateError> {
+    /// The aggregate of a stream; of one without events, too. Nothing once it is given up.
+    pub(super) fn show(&self, stream: &str) -> Result<Option<Shown>, StateError> {
         let mut folding = self.folding.lock();
+        if folding.given_up {
+            return Ok(None);
+        }
         self.load(&mut folding, stream)?;
         let state = folding.cache.get(stream).map(|cached| &cached.state);
         let blank;
@@ -256,7 +266,7 @@ impl Projection {
         if folding.bytes > CACHE_BYTES {
             make_room(&mut folding);
         }
-        Ok(shown)
+        Ok(Some(shown))
     }
 
     pub(super) fn shown(&self, stream: &str, state: &State) -> Shown {
@@ -278,9 +288,17 @@ impl Projection {
         cached.map(|cached| cached.state.canonical(&self.definition)).unwrap_or_default()
     }
 
-    /// Up to `limit` aggregates, by the names of their streams, after `after`.
-    pub(super) fn page(&self, after: Option<&str>, limit: usize) -> Result<Vec<Shown>, StateError> {
+    /// Up to `limit` aggregates, by the names of their streams, after `after`. Nothing once it is
+    /// given up.
+    pub(super) fn page(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Option<Vec<Shown>>, StateError> {
         let mut folding = self.folding.lock();
+        if folding.given_up {
+            return Ok(None);
+        }
         let after_key = after.map(|stream| self.key(STATE, stream));
         let kept = self.states.scan(&self.key(STATE, ""), after_key.as_deref(), limit)?;
         let mut page: BTreeMap<String, Option<Bytes>> = BTreeMap::new();
@@ -303,7 +321,7 @@ impl Projection {
                 shown.push(self.shown(&stream, &state.map_err(damaged)?));
             }
         }
-        Ok(shown)
+        Ok(Some(shown))
     }
 }
 

@@ -74,7 +74,7 @@ impl Kept {
         Aggregates { view: Arc::clone(&self.site), board: Arc::clone(&self.board) }
     }
     fn value(&self, stream: &str) -> Json {
-        Json::Object(self.board.serving()["file"].show(stream).unwrap().value)
+        Json::Object(self.board.serving()["file"].show(stream).unwrap().unwrap().value)
     }
     fn canonical(&self, stream: &str) -> Vec<u8> {
         self.board.serving()["file"].canonical(stream)
@@ -314,6 +314,50 @@ fn a_log_that_cannot_be_read_now_is_gone_on_with_later() {
     let mut own = Kept::new(&others[0]);
     own.follow();
     assert!(foreign.canonical("file-a") == own.canonical("file-a"), "kept of another log");
+}
+
+#[test]
+fn who_still_holds_what_was_given_up_gets_nothing_from_it() {
+    let (sites, _) = history(6);
+    let mut kept = Kept::new(&sites[0]);
+    kept.follow();
+    kept.follower.flush().unwrap();
+    let held = Arc::clone(&kept.board.serving()["file"]);
+    let newer = definition(2, json!({ "changes": "g-counter" }), json!({}));
+    sites[0].append(5_000, vec![vec![newer]]);
+    kept.follow();
+    assert_eq!(held.show("file-a"), Ok(None), "another definition took its place");
+    assert_eq!(held.page(None, 9), Ok(None));
+
+    let held = Arc::clone(&kept.board.serving()["file"]);
+    kept.follower.recover(&StateError::OutOfUse);
+    kept.follow();
+    assert_eq!(held.show("file-a"), Ok(None), "it was folded again");
+    assert!(kept.board.serving()["file"].show("file-a").unwrap().is_some());
+}
+
+#[tokio::test]
+async fn what_only_a_reader_finds_damaged_is_folded_again() {
+    let (sites, _) = history(7);
+    let mut kept = Kept::new(&sites[0]);
+    kept.follow();
+    let whole = kept.canonical("file-a");
+    kept.follower.flush().unwrap();
+    for (key, _) in kept.states.scan(b"aggregates", None, 100).unwrap() {
+        if key.ends_with(b"file-a") {
+            assert!(kept.states.flip_bit(&key, 13));
+        }
+    }
+    let mut kept = kept.restart();
+    kept.follow();
+    let error = kept.aggregates().get("file-a", &Context::new(), soon()).await.unwrap_err();
+    assert!(matches!(error, AggregateError::States { .. }), "{error}");
+    let Err(super::follow::PassError::States(error)) = kept.follower.pass() else {
+        panic!("the reader's finding is passed on");
+    };
+    kept.follower.recover(&error);
+    kept.follow();
+    assert!(kept.canonical("file-a") == whole);
 }
 
 #[tokio::test]
