@@ -16,8 +16,9 @@ pub(super) struct Set {
 impl Set {
     pub(super) fn add(&mut self, value: Value, place: &Place<'_>) {
         let tags = self.members.entry(value).or_default();
-        // Whoever takes the new one back has seen what it has seen.
-        tags.retain(|old| !place.observed(old));
+        // Whoever takes the new one back has seen what its region held, or need not be heard of: what
+        // the client had seen would leave additions behind that nothing ever takes away.
+        tags.retain(|old| !place.held(old));
         tags.push(place.tag.clone());
         tags.shrink_to_fit();
     }
@@ -52,8 +53,10 @@ impl Set {
         self.members.is_empty()
     }
     pub(super) fn memory(&self) -> usize {
-        let member = size_of::<(Value, Vec<Tag>)>() + size_of::<Tag>();
-        self.members.keys().map(|value| member + value.bytes()).sum()
+        let member = |(value, tags): (&Value, &Vec<Tag>)| {
+            size_of::<(Value, Vec<Tag>)>() + value.bytes() + tags.len() * size_of::<Tag>()
+        };
+        self.members.iter().map(member).sum()
     }
 
     pub(super) fn canonical(&self, out: &mut Vec<u8>) {

@@ -487,6 +487,25 @@ fn any_causal_order_gives_what_the_set_of_events_says() {
 }
 
 #[test]
+fn additions_by_clients_who_say_they_have_seen_nothing_do_not_pile_up() {
+    let definition = definition();
+    let (mut state, mut origins) = (State::new(&definition), Origins::default());
+    let mut held = Context::new();
+    let payload = r#"{"do":[{"field":"tags","do":"add","value":1}],"observed":"00"}"#;
+    let mut memory = Vec::new();
+    for seq in 1..=1000 {
+        let dot = dot("eu", seq);
+        let input = event(&dot, &held, EVENT_TYPE, payload.as_bytes());
+        state.apply(&definition, &input, &Context::new(), &mut origins).unwrap();
+        held.advance(&dot.origin, dot.seq);
+        let mut bytes = Vec::new();
+        state.encode(&mut bytes);
+        memory.push((state.memory(), bytes.len()));
+    }
+    assert!(memory[999].0 <= memory[0].0 && memory[999].1 < memory[0].1 + 8, "{:?}", memory[999]);
+}
+
+#[test]
 fn lists_keep_the_order_in_which_each_region_put_its_elements() {
     for seed in 0..40 {
         let mut world = World::new(seed, 3);
