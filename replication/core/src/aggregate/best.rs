@@ -39,6 +39,7 @@ struct Offer {
 /// seen the lesser one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Best {
+    /// The best first.
     offers: Vec<Offer>,
     look_at: usize,
 }
@@ -55,10 +56,12 @@ impl Best {
     ) {
         let offer = Offer { stamp: place.stamp, tag: place.tag.clone(), value };
         // Whoever clears the new one has seen what the new one's region held.
-        self.offers.retain(|old| !place.held(&old.tag) || better.compare(old, &offer).is_gt());
+        let at = self.offers.partition_point(|old| better.compare(old, &offer).is_gt());
+        let lesser = self.offers.split_off(at);
         self.offers.push(offer);
+        self.offers.extend(lesser.into_iter().filter(|old| !place.held(&old.tag)));
         if self.offers.len() >= self.look_at.max(OFFERS_MIN) {
-            self.settle(better, stable);
+            self.settle(stable);
             self.look_at = 2 * self.offers.len();
         }
     }
@@ -68,14 +71,19 @@ impl Best {
     }
 
     /// Forgets what can no longer be the best: whoever clears from now on has seen all that is stable.
-    pub(super) fn settle(&mut self, better: Better, stable: &Context) {
-        let settled = |offer: &&Offer| is_stable(&offer.tag, stable);
-        let best = self.offers.iter().filter(settled).max_by(|a, b| better.compare(a, b)).cloned();
-        self.offers.retain(|offer| !is_stable(&offer.tag, stable) || Some(offer) == best.as_ref());
+    pub(super) fn settle(&mut self, stable: &Context) {
+        let mut has_best = false;
+        self.offers.retain(|offer| {
+            !is_stable(&offer.tag, stable) || !std::mem::replace(&mut has_best, true)
+        });
     }
 
-    pub(super) fn value(&self, better: Better) -> Option<&Value> {
-        self.offers.iter().max_by(|a, b| better.compare(a, b)).map(|offer| &offer.value)
+    pub(super) fn value(&self) -> Option<&Value> {
+        self.offers.first().map(|offer| &offer.value)
+    }
+    /// What [`settle`](Self::settle) looks through.
+    pub(super) fn records(&self) -> usize {
+        self.offers.len()
     }
     pub(super) fn is_blank(&self) -> bool {
         self.offers.is_empty()
@@ -92,15 +100,16 @@ impl Best {
             offer.value.encode(&mut out.bytes);
         }
     }
-    pub(super) fn decode(from: &mut Loader) -> Result<Self, DecodeError> {
+    pub(super) fn decode(better: Better, from: &mut Loader) -> Result<Self, DecodeError> {
         let count = from.reader.count("offers", 12)?;
-        let offers = (0..count)
+        let mut offers = (0..count)
             .map(|_| {
                 let stamp = Stamp(from.reader.u64("stamp of an offer")?);
                 let tag = from.tag()?;
                 Ok(Offer { stamp, tag, value: Value::decode(&mut from.reader)? })
             })
-            .collect::<Result<_, DecodeError>>()?;
+            .collect::<Result<Vec<Offer>, DecodeError>>()?;
+        offers.sort_by(|a, b| better.compare(b, a));
         Ok(Self { offers, look_at: 2 * count })
     }
 }

@@ -17,7 +17,9 @@ const PARTS_MIN: usize = 32;
 pub(super) struct Counter {
     /// Sum of the increments that every region holds. Whoever clears from now on has seen them all.
     settled: i128,
-    parts: BTreeMap<Mark, Part>,
+    /// A region that holds a request, and takes one of the same identity, has forgotten it: that one
+    /// counts, too. So parts have a number beside their mark: how many others came before.
+    parts: BTreeMap<(Mark, u32), Part>,
     /// Look for stable parts when there are this many.
     look_at: usize,
 }
@@ -41,8 +43,14 @@ impl Part {
 impl Counter {
     pub(super) fn add(&mut self, amount: i64, place: &Place<'_>, stable: &Context) {
         let (tag, first) = (place.tag.clone(), (place.stamp, place.tag.clone()));
-        match self.parts.get_mut(&place.mark) {
-            Some(part) => {
+        let mut number = 0;
+        let mut same = self.parts.range_mut((place.mark, 0)..=(place.mark, u32::MAX));
+        let part = same.find(|((_, of), part)| {
+            number = of.saturating_add(1);
+            !part.tags.iter().any(|tag| place.held(tag))
+        });
+        match part {
+            Some((_, part)) => {
                 part.tags.push(tag);
                 if first < part.first {
                     (part.first, part.amount) = (first, amount);
@@ -50,7 +58,7 @@ impl Counter {
             }
             None => {
                 let part = Part { tags: vec![tag], first, amount, cleared: false };
-                self.parts.insert(place.mark, part);
+                self.parts.insert((place.mark, number), part);
             }
         }
         if self.parts.len() >= self.look_at.max(PARTS_MIN) {
@@ -73,18 +81,23 @@ impl Counter {
         self.parts.retain(|_, part| {
             let is_stable = part.tags.iter().any(|tag| is_stable(tag, stable));
             if is_stable {
-                *settled += part.counted();
+                *settled = settled.wrapping_add(part.counted());
             }
             !is_stable
         });
     }
 
     pub(super) fn total(&self) -> i128 {
-        self.settled + self.parts.values().map(Part::counted).sum::<i128>()
+        // Sums that fit, unless they were damaged on the disk.
+        self.parts.values().fold(self.settled, |sum, part| sum.wrapping_add(part.counted()))
     }
     /// Whether it is as if it had never been.
     pub(super) fn is_blank(&self) -> bool {
         self.settled == 0 && self.parts.is_empty()
+    }
+    /// What [`settle`](Self::settle) looks through.
+    pub(super) fn records(&self) -> usize {
+        self.parts.len()
     }
     pub(super) fn memory(&self) -> usize {
         self.parts.len() * 160
@@ -93,8 +106,9 @@ impl Counter {
     pub(super) fn encode(&self, out: &mut Writer) {
         out.bytes.put_u128(self.settled as u128);
         out.bytes.put_varint(self.parts.len() as u64);
-        for (mark, part) in &self.parts {
+        for ((mark, number), part) in &self.parts {
             out.mark(*mark);
+            out.bytes.put_varint((*number).into());
             out.tags(&part.tags);
             out.bytes.put_u64(part.first.0.0);
             out.tag(&part.first.1);
@@ -104,14 +118,14 @@ impl Counter {
     }
     pub(super) fn decode(from: &mut Loader) -> Result<Self, DecodeError> {
         let settled = from.reader.u128("settled sum")? as i128;
-        let count = from.reader.count("parts of a counter", 32)?;
+        let count = from.reader.count("parts of a counter", 33)?;
         let mut parts = BTreeMap::new();
         for _ in 0..count {
-            let (mark, tags) = (from.mark()?, from.tags()?);
+            let (key, tags) = ((from.mark()?, from.nth()?), from.tags()?);
             let first = (Stamp(from.reader.u64("stamp of a part")?), from.tag()?);
             let amount = from.reader.u64("amount")? as i64;
             let cleared = from.reader.byte("cleared")? != 0;
-            parts.insert(mark, Part { tags, first, amount, cleared });
+            parts.insert(key, Part { tags, first, amount, cleared });
         }
         Ok(Self { settled, parts, look_at: 2 * count })
     }

@@ -31,9 +31,12 @@ pub(super) struct Entries {
     entries: BTreeMap<Box<str>, Entry>,
     /// Operations since the keys were last looked through for what can be forgotten.
     since: usize,
+    /// How much there was to look through, when it was done.
+    left: usize,
 }
 
-/// Keys are looked through after as many operations as there are keys, and not after fewer than this.
+/// Keys are looked through after as many operations as there is to look through, and not after fewer
+/// than this.
 const OPERATIONS_MIN: usize = 32;
 
 /// What is under a key of a map. The key is there as long as one of its updates was not seen by
@@ -115,10 +118,20 @@ impl Field {
     pub(super) fn settle(&mut self, kind: &Kind, stable: &Context) {
         match (self, kind) {
             (Self::Counter(counter), _) => counter.settle(stable),
-            (Self::Best(best), kind) => best.settle(kind.better(), stable),
+            (Self::Best(best), _) => best.settle(stable),
             (Self::List(list), _) => list.settle(stable),
             (Self::Map(map), Kind::Map(inner)) => map.settle(inner, stable),
             (Self::Set(_) | Self::Map(_), _) => {}
+        }
+    }
+
+    /// What [`settle`](Self::settle) looks through.
+    fn records(&self) -> usize {
+        match self {
+            Self::Counter(counter) => counter.records(),
+            Self::Best(best) => best.records(),
+            Self::List(list) => list.records(),
+            Self::Set(_) | Self::Map(_) => 0,
         }
     }
 
@@ -139,9 +152,7 @@ impl Field {
                 let total = counter.total();
                 i64::try_from(total).map_or_else(|_| total.to_string().into(), Json::from)
             }
-            (Self::Best(best), kind) => {
-                best.value(kind.better()).map_or(Json::Null, Value::to_json)
-            }
+            (Self::Best(best), _) => best.value().map_or(Json::Null, Value::to_json),
             (Self::Set(set), Kind::Flag) => Json::from(!set.is_empty()),
             (Self::Set(set), _) => set.members().map(Value::to_json).collect(),
             (Self::List(list), _) => {
@@ -161,8 +172,8 @@ impl Field {
     pub(super) fn canonical(&self, kind: &Kind, out: &mut Vec<u8>) {
         match (self, kind) {
             (Self::Counter(counter), _) => out.put_u128(counter.total() as u128),
-            (Self::Best(best), kind) => {
-                let value = best.value(kind.better());
+            (Self::Best(best), _) => {
+                let value = best.value();
                 out.put_byte(value.is_some().into());
                 value.inspect(|value| value.encode(out));
             }
@@ -216,7 +227,9 @@ impl Field {
     pub(super) fn decode(kind: &Kind, from: &mut Loader) -> Result<Self, DecodeError> {
         Ok(match kind {
             Kind::GCounter | Kind::PnCounter => Self::Counter(Counter::decode(from)?),
-            Kind::Max | Kind::Min | Kind::LwwRegister => Self::Best(Best::decode(from)?),
+            Kind::Max | Kind::Min | Kind::LwwRegister => {
+                Self::Best(Best::decode(kind.better(), from)?)
+            }
             Kind::MvRegister | Kind::GSet | Kind::OrSet | Kind::Flag => {
                 Self::Set(Set::decode(from)?)
             }
@@ -229,7 +242,8 @@ impl Field {
                     let field = Self::decode(inner, from)?;
                     entries.insert(key.as_str().into(), Entry { updates, field });
                 }
-                Self::Map(Entries { entries, since: 0 })
+                let left = entries.len();
+                Self::Map(Entries { entries, since: 0, left })
             }
         })
     }
@@ -282,16 +296,17 @@ impl Entries {
             }
         }
         self.since += 1;
-        if self.since >= self.entries.len().max(OPERATIONS_MIN) {
+        if self.since >= self.left.max(OPERATIONS_MIN) {
             self.settle(inner, stable);
         }
     }
 
     fn settle(&mut self, inner: &Kind, stable: &Context) {
-        self.since = 0;
+        (self.since, self.left) = (0, 0);
         self.entries.retain(|_, entry| {
             entry.field.settle(inner, stable);
             entry.settle(stable);
+            self.left += 1 + entry.field.records();
             !(entry.updates.is_empty() && entry.field.is_blank())
         });
     }

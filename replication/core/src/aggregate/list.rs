@@ -13,6 +13,7 @@ use super::tag::{Loader, Mark, Place, Tag, Writer, is_stable, put_canonical_all}
 use super::value::Value;
 use crate::codec::{DecodeError, Put};
 use crate::context::Context;
+use crate::stamp::Stamp;
 
 /// Bytes of the text of the longest [`ElementId`].
 pub const ELEMENT_ID_BYTES: usize = 16 * 1024;
@@ -63,9 +64,6 @@ impl ElementId {
         let (after, before) = (after.map(|id| &id.0), before.map(|id| &id.0));
         Self(Identifier::between(after, before, mark))
     }
-    fn mark(&self) -> Mark {
-        *self.0.value()
-    }
 }
 
 impl fmt::Display for ElementId {
@@ -105,14 +103,49 @@ impl ElementId {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct List {
     elements: BTreeMap<ElementId, Element>,
-    /// Of elements that are gone: a retry of their insertion in another region may still come in.
-    gone: BTreeMap<Mark, Vec<Tag>>,
+    /// Insertions that are gone and remembered.
+    gone: usize,
+    /// Look for what can be forgotten when there are this many.
+    look_at: usize,
+}
+
+/// What was inserted at one place, under one mark. A region that holds an insertion, and takes one of
+/// the same identity, has forgotten it: that is another one, after it. The last one is shown, unless
+/// it is gone; whoever deletes one deletes those before it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Element {
+    insertions: Vec<Insertion>,
+    id_bytes: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Element {
-    value: Value,
+struct Insertion {
+    /// The events that carry it; several if a request reached several regions.
     tags: Vec<Tag>,
+    /// Of the event whose value counts: the first in global order.
+    first: (Stamp, Tag),
+    value: Value,
+    /// Deleted. A retry in another region may still come in.
+    gone: bool,
+}
+
+impl Element {
+    fn shown(&self) -> Option<&Insertion> {
+        self.insertions.last().filter(|last| !last.gone)
+    }
+    /// Deletes what was held; says how much of it was not gone before.
+    fn delete(&mut self, place: &Place<'_>) -> usize {
+        let held = |one: &&mut Insertion| !one.gone && one.tags.iter().any(|tag| place.held(tag));
+        self.insertions.iter_mut().filter(held).map(|one| one.gone = true).count()
+    }
+    /// Forgets what is of no use once every region holds it: all but the last one, and that if it is
+    /// gone.
+    fn settle(&mut self, stable: &Context) {
+        let is_stable = |one: &Insertion| one.tags.iter().any(|tag| is_stable(tag, stable));
+        let stable = self.insertions.iter().take_while(|one| is_stable(one)).count();
+        let kept = usize::from(stable == self.insertions.len() && self.shown().is_some());
+        self.insertions.drain(..stable - kept);
+    }
 }
 
 const GONE_MIN: usize = 32;
@@ -127,84 +160,108 @@ impl List {
         place: &Place<'_>,
     ) {
         let id = ElementId::between(after, before, place.mark);
-        if let Some(tags) = self.gone.get_mut(&place.mark) {
-            return tags.push(place.tag.clone());
+        let element = self.elements.entry(id).or_insert_with_key(|id| Element {
+            insertions: Vec::with_capacity(1),
+            id_bytes: id.to_string().len(),
+        });
+        let (tag, first) = (place.tag.clone(), (place.stamp, place.tag.clone()));
+        let unheard = |one: &&mut Insertion| !one.tags.iter().any(|tag| place.held(tag));
+        match element.insertions.iter_mut().find(unheard) {
+            Some(same) => {
+                same.tags.push(tag);
+                if first < same.first {
+                    (same.first, same.value) = (first, value);
+                }
+            }
+            None => {
+                element.insertions.push(Insertion { tags: vec![tag], first, value, gone: false });
+            }
         }
-        let new = || Element { value, tags: Vec::with_capacity(1) };
-        self.elements.entry(id).or_insert_with(new).tags.push(place.tag.clone());
     }
 
     pub(super) fn delete(&mut self, id: &ElementId, place: &Place<'_>, stable: &Context) {
-        let seen = |element: &Element| element.tags.iter().any(|tag| place.held(tag));
-        if self.elements.get(id).is_some_and(seen) {
-            let element = self.elements.remove(id).expect("it is there");
-            self.gone.insert(id.mark(), element.tags);
-            if self.gone.len() > GONE_MIN {
+        if let Some(element) = self.elements.get_mut(id) {
+            self.gone += element.delete(place);
+            if self.gone >= self.look_at.max(GONE_MIN).max(self.elements.len() / 2) {
                 self.settle(stable);
+                self.look_at = 2 * self.gone;
             }
         }
     }
 
     pub(super) fn clear(&mut self, place: &Place<'_>) {
-        let gone = &mut self.gone;
-        self.elements.retain(|id, element| {
-            let seen = element.tags.iter().any(|tag| place.held(tag));
-            if seen {
-                gone.insert(id.mark(), std::mem::take(&mut element.tags));
-            }
-            !seen
-        });
+        let deleted = self.elements.values_mut().map(|element| element.delete(place));
+        self.gone += deleted.sum::<usize>();
     }
 
     pub(super) fn settle(&mut self, stable: &Context) {
-        self.gone.retain(|_, tags| !tags.iter().any(|tag| is_stable(tag, stable)));
+        self.gone = 0;
+        self.elements.retain(|_, element| {
+            element.settle(stable);
+            self.gone += element.insertions.iter().filter(|one| one.gone).count();
+            !element.insertions.is_empty()
+        });
     }
 
     pub(super) fn elements(&self) -> impl DoubleEndedIterator<Item = (&ElementId, &Value)> {
-        self.elements.iter().map(|(id, element)| (id, &element.value))
+        self.elements.iter().filter_map(|(id, element)| Some((id, &element.shown()?.value)))
     }
     /// Whether it is as if it had never been.
     pub(super) fn is_blank(&self) -> bool {
-        self.elements.is_empty() && self.gone.is_empty()
+        self.elements.is_empty()
+    }
+    /// What [`settle`](Self::settle) looks through.
+    pub(super) fn records(&self) -> usize {
+        self.elements.len()
     }
     pub(super) fn memory(&self) -> usize {
-        let element = |element: &Element| 400 + element.value.bytes();
-        self.elements.values().map(element).sum::<usize>() + 120 * self.gone.len()
+        let insertion = |one: &Insertion| 32 * one.tags.len() + one.value.bytes();
+        let element = |element: &Element| {
+            400 + element.id_bytes + element.insertions.iter().map(insertion).sum::<usize>()
+        };
+        self.elements.values().map(element).sum()
     }
 
     pub(super) fn canonical(&self, out: &mut Vec<u8>) {
-        out.put_varint(self.elements.len() as u64);
-        for (id, element) in &self.elements {
+        let shown = || self.elements.iter().filter_map(|(id, e)| Some((id, e.shown()?)));
+        out.put_varint(shown().count() as u64);
+        for (id, insertion) in shown() {
             out.put_slice_with_len(id.to_string().as_bytes());
-            element.value.encode(out);
-            put_canonical_all(&element.tags, out);
+            insertion.value.encode(out);
+            put_canonical_all(&insertion.tags, out);
         }
     }
     pub(super) fn encode(&self, out: &mut Writer) {
         out.bytes.put_varint(self.elements.len() as u64);
         for (id, element) in &self.elements {
             out.bytes.put_slice_with_len(id.to_string().as_bytes());
-            element.value.encode(&mut out.bytes);
-            out.tags(&element.tags);
-        }
-        out.bytes.put_varint(self.gone.len() as u64);
-        for (mark, tags) in &self.gone {
-            out.mark(*mark);
-            out.tags(tags);
+            out.bytes.put_varint(element.insertions.len() as u64);
+            for insertion in &element.insertions {
+                out.tags(&insertion.tags);
+                out.bytes.put_u64(insertion.first.0.0);
+                out.tag(&insertion.first.1);
+                insertion.value.encode(&mut out.bytes);
+                out.bytes.put_byte(insertion.gone.into());
+            }
         }
     }
     pub(super) fn decode(from: &mut Loader) -> Result<Self, DecodeError> {
         let mut list = Self::default();
         for _ in 0..from.reader.count("elements", 3)? {
-            let id = from.reader.text("element id")?;
-            let id = ElementId::of_text(&id).ok_or(DecodeError::Text { what: "element id" })?;
-            let value = Value::decode(&mut from.reader)?;
-            list.elements.insert(id, Element { value, tags: from.tags()? });
+            let text = from.reader.text("element id")?;
+            let id = ElementId::of_text(&text).ok_or(DecodeError::Text { what: "element id" })?;
+            let mut element = Element { insertions: Vec::new(), id_bytes: text.len() };
+            for _ in 0..from.reader.count("insertions", 14)? {
+                let tags = from.tags()?;
+                let first = (Stamp(from.reader.u64("stamp of an insertion")?), from.tag()?);
+                let value = Value::decode(&mut from.reader)?;
+                let gone = from.reader.byte("gone")? != 0;
+                list.gone += usize::from(gone);
+                element.insertions.push(Insertion { tags, first, value, gone });
+            }
+            list.elements.insert(id, element);
         }
-        for _ in 0..from.reader.count("deleted elements", 17)? {
-            let mark = from.mark()?;
-            list.gone.insert(mark, from.tags()?);
-        }
+        list.look_at = 2 * list.gone;
         Ok(list)
     }
 }

@@ -230,7 +230,7 @@ impl State {
     }
 }
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// What an event is to do.
 struct Work {
