@@ -16,6 +16,8 @@ use serde_json::{Map, Value as Json};
 const DIRTY_MAX: usize = 4096;
 /// Bytes of memory for the states of one definition.
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of the largest state that is kept on disk.
+const KEPT_BYTES_MAX: usize = if cfg!(test) { 64 * 1024 } else { STATE_BYTES_MAX };
 /// What a state takes in the cache beside itself and its name.
 const CACHED_BYTES: usize = 128;
 
@@ -63,6 +65,8 @@ struct Folding {
     origins: Origins,
     cache: BTreeMap<String, Cached>,
     bytes: usize,
+    /// Of these, those of states that are too large to be kept on disk.
+    pinned: usize,
     dirty: usize,
     uses: u64,
 }
@@ -70,8 +74,26 @@ struct Folding {
 struct Cached {
     state: State,
     bytes: usize,
+    /// Bytes of events since its own were counted: to count them takes a look at all of it.
+    uncounted: usize,
     dirty: bool,
+    /// It is too large to be kept on disk, unless it takes fewer bytes of memory than this.
+    too_large_at: Option<usize>,
     used: u64,
+}
+
+impl Cached {
+    fn new(stream: &str, state: State, used: u64) -> Self {
+        let bytes = CACHED_BYTES + stream.len() + state.memory();
+        Self { state, bytes, uncounted: 0, dirty: false, too_large_at: None, used }
+    }
+}
+
+impl Folding {
+    /// Bytes that can be freed.
+    fn in_cache(&self) -> usize {
+        self.bytes.saturating_sub(self.pinned)
+    }
 }
 
 /// Progress is under this, states under the next. After it comes the stream's name.
@@ -92,8 +114,14 @@ impl Projection {
         prefix.put(&hash.as_bytes()[..16]);
         let mut projection = Self { definition, prefix, states, folding: Mutex::default() };
         let kept = projection.states.get(&projection.key(PROGRESS, ""))?;
-        if let Some(kept) = kept {
-            match progress(kept) {
+        match kept {
+            // What is there without progress was not kept whole, or not removed whole.
+            None => {
+                if !projection.states.scan(&projection.prefix, None, 1)?.is_empty() {
+                    projection.states.remove_all(&projection.prefix)?;
+                }
+            }
+            Some(kept) => match progress(kept) {
                 Ok((next, tally)) => {
                     *projection.folding.get_mut() = Folding { next, tally, ..Folding::default() };
                 }
@@ -102,7 +130,7 @@ impl Projection {
                     tracing::warn!(category, %error, "the progress of aggregates cannot be read; they are rebuilt from the log");
                     projection.states.remove_all(&projection.prefix)?;
                 }
-            }
+            },
         }
         Ok(projection)
     }
@@ -147,10 +175,11 @@ impl Projection {
             return Ok(());
         }
         self.load(&mut folding, input.stream)?;
-        let Folding { cache, origins, tally, bytes, dirty, uses, .. } = &mut *folding;
+        let Folding { cache, origins, tally, bytes, pinned, dirty, uses, .. } = &mut *folding;
         let cached = cache.entry(input.stream.to_owned()).or_insert_with(|| {
-            let state = State::new(&self.definition);
-            Cached { state, bytes: 0, dirty: false, used: 0 }
+            let new = Cached::new(input.stream, State::new(&self.definition), 0);
+            *bytes += new.bytes;
+            new
         });
         if cached.state.events() != revision {
             // It is of another time than the progress: the disk has lost or brought back something.
@@ -163,12 +192,13 @@ impl Projection {
         }
         *uses += 1;
         *dirty += usize::from(!cached.dirty);
-        *bytes -= cached.bytes;
-        cached.bytes = CACHED_BYTES + input.stream.len() + cached.state.memory();
-        *bytes += cached.bytes;
+        cached.uncounted += input.payload.len() + CACHED_BYTES;
+        if cached.uncounted > cached.bytes / 16 {
+            recount(input.stream, cached, bytes, pinned);
+        }
         (cached.dirty, cached.used) = (true, *uses);
         folding.next = position + 1;
-        if folding.dirty >= DIRTY_MAX || folding.bytes > CACHE_BYTES {
+        if folding.dirty >= DIRTY_MAX || folding.in_cache() > CACHE_BYTES {
             self.write(&mut folding, stable)?;
         }
         Ok(())
@@ -183,34 +213,45 @@ impl Projection {
     fn write(&self, folding: &mut Folding, stable: &Context) -> Result<(), StateError> {
         let mut changes = Vec::with_capacity(folding.dirty + 1);
         let mut written = Vec::with_capacity(folding.dirty);
-        for (stream, cached) in folding.cache.iter_mut().filter(|(_, cached)| cached.dirty) {
+        let Folding { cache, bytes, pinned, .. } = &mut *folding;
+        let mut whole = true;
+        for (stream, cached) in cache.iter_mut().filter(|(_, cached)| cached.dirty) {
             cached.state.settle(&self.definition, stable);
-            let mut bytes = Vec::with_capacity(64);
-            cached.state.encode(&mut bytes);
-            if bytes.len() > STATE_BYTES_MAX {
-                let bytes = bytes.len();
+            recount(stream, cached, bytes, pinned);
+            if cached.too_large_at.is_some() {
+                whole = false;
+                continue;
+            }
+            let mut encoded = Vec::with_capacity(64);
+            cached.state.encode(&mut encoded);
+            if encoded.len() > KEPT_BYTES_MAX {
+                let bytes = encoded.len();
                 tracing::warn!(
                     stream,
                     bytes,
-                    "an aggregate is too large to be kept; it stays in memory, and is folded again after a start"
+                    "an aggregate is too large to be kept; it stays in memory, and all of its category are folded again after a start"
                 );
+                cached.too_large_at = Some(cached.bytes);
+                *pinned += cached.bytes;
+                whole = false;
                 continue;
             }
             written.push(stream.clone());
-            changes.push((self.key(STATE, stream), Some(Bytes::from(bytes))));
+            changes.push((self.key(STATE, stream), Some(Bytes::from(encoded))));
         }
-        let mut bytes = Vec::new();
-        bytes.put_varint(folding.next);
-        bytes.put_varint(folding.tally.events);
-        bytes.put_varint(folding.tally.bad);
-        bytes.put_slice_with_len(folding.tally.last_bad.as_bytes());
-        changes.push((self.key(PROGRESS, ""), Some(bytes.into())));
+        // Progress says that all before it is on disk.
+        let progress = whole.then(|| {
+            let mut bytes = Vec::new();
+            bytes.put_varint(folding.next);
+            bytes.put_varint(folding.tally.events);
+            bytes.put_varint(folding.tally.bad);
+            bytes.put_slice_with_len(folding.tally.last_bad.as_bytes());
+            bytes.into()
+        });
+        changes.push((self.key(PROGRESS, ""), progress));
         self.states.write(&changes)?;
         for stream in written {
             let Some(cached) = folding.cache.get_mut(&stream) else { continue };
-            folding.bytes -= cached.bytes;
-            cached.bytes = CACHED_BYTES + stream.len() + cached.state.memory();
-            folding.bytes += cached.bytes;
             cached.dirty = false;
             folding.dirty -= 1;
         }
@@ -231,9 +272,8 @@ impl Projection {
             StateError::Damaged { key }
         })?;
         folding.uses += 1;
-        let bytes = CACHED_BYTES + stream.len() + state.memory();
-        folding.bytes += bytes;
-        let cached = Cached { state, bytes, dirty: false, used: folding.uses };
+        let cached = Cached::new(stream, state, folding.uses);
+        folding.bytes += cached.bytes;
         folding.cache.insert(stream.to_owned(), cached);
         Ok(())
     }
@@ -263,7 +303,7 @@ impl Projection {
             }
         };
         let shown = self.shown(stream, state);
-        if folding.bytes > CACHE_BYTES {
+        if folding.in_cache() > CACHE_BYTES {
             make_room(&mut folding);
         }
         Ok(Some(shown))
@@ -325,10 +365,25 @@ impl Projection {
     }
 }
 
+/// Counts the bytes of a state that has changed.
+fn recount(stream: &str, cached: &mut Cached, bytes: &mut usize, pinned: &mut usize) {
+    let before = cached.bytes;
+    cached.bytes = CACHED_BYTES + stream.len() + cached.state.memory();
+    cached.uncounted = 0;
+    *bytes = *bytes - before + cached.bytes;
+    if let Some(at) = cached.too_large_at {
+        *pinned -= before;
+        match cached.bytes < at {
+            true => cached.too_large_at = None,
+            false => *pinned += cached.bytes,
+        }
+    }
+}
+
 /// Lets the states go that were not used for the longest time, until a quarter is free. What is not
 /// written yet stays.
 fn make_room(folding: &mut Folding) {
-    if folding.bytes <= CACHE_BYTES {
+    if folding.in_cache() <= CACHE_BYTES {
         return;
     }
     let clean = folding.cache.iter().filter(|(_, cached)| !cached.dirty);
@@ -336,7 +391,7 @@ fn make_room(folding: &mut Folding) {
         clean.map(|(stream, cached)| (cached.used, stream.clone())).collect();
     by_use.sort_unstable();
     for (_, stream) in by_use {
-        if folding.bytes <= CACHE_BYTES / 4 * 3 {
+        if folding.in_cache() <= CACHE_BYTES / 4 * 3 {
             break;
         }
         if let Some(cached) = folding.cache.remove(&stream) {

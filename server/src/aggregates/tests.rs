@@ -360,6 +360,50 @@ async fn what_only_a_reader_finds_damaged_is_folded_again() {
     assert!(kept.canonical("file-a") == whole);
 }
 
+#[test]
+fn an_aggregate_that_is_too_large_to_be_kept_is_folded_again_after_a_start() {
+    let site = Site::new("eu", &["eu"], 8);
+    let noted = json!({ "Changed": ["notes[$.commit] = $.note"], "Gone": ["notes clear"] });
+    let fields = json!({ "notes": "map of lww-register" });
+    site.append(1, vec![vec![definition(1, fields, noted)]]);
+    let note = |nth: usize| {
+        let payload = json!({ "commit": nth, "note": "x".repeat(4000) });
+        json_event("file-a", "Changed", &payload)
+    };
+    let notes = |kept: &Kept| kept.value("file-a")["notes"].as_object().unwrap().len();
+    let mut kept = Kept::new(&site);
+    for nth in 0..40 {
+        site.append(2 + nth as u64, vec![vec![note(nth), change("file-b", 1, 0, "x")]]);
+        kept.follow();
+        kept.follower.flush().unwrap();
+        assert_eq!(notes(&kept), nth + 1);
+    }
+    // 160 KB, and 64 KiB are kept in tests.
+    kept = kept.restart();
+    kept.follow();
+    assert_eq!(notes(&kept), 40);
+    site.append(99, vec![vec![json_event("file-a", "Gone", &Json::Null)]]);
+    site.append(99, vec![vec![note(7)]]);
+    kept.follow();
+    kept.follower.flush().unwrap();
+    kept = kept.restart();
+    assert_eq!(notes(&kept), 1, "small enough again, it was kept");
+}
+
+#[test]
+fn what_is_left_of_states_that_were_not_removed_whole_is_not_gone_on_with() {
+    let (sites, _) = history(2);
+    let mut kept = Kept::new(&sites[0]);
+    kept.follow();
+    let whole = kept.canonical("file-a");
+    kept.follower.flush().unwrap();
+    let first = kept.states.scan(b"aggregates", None, 1).unwrap().remove(0).0;
+    kept.states.write(&[(first, None)]).unwrap();
+    kept = kept.restart();
+    kept.follow();
+    assert!(kept.canonical("file-a") == whole);
+}
+
 #[tokio::test]
 async fn two_regions_that_define_at_once_end_with_one_definition() {
     let (eu, us) = (Site::new("eu", &["eu", "us"], 8), Site::new("us", &["eu", "us"], 8));
