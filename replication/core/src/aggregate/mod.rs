@@ -24,6 +24,8 @@ mod tag;
 mod tests;
 mod value;
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value as Json};
 
 pub use definition::{ANY_TYPE, BadDefinition, DEFINITION_BYTES, Definition, Kind};
@@ -133,13 +135,15 @@ impl State {
     ) -> Result<usize, BadEvent> {
         self.events += 1;
         let work = Work::of(definition, input).inspect_err(|_| self.bad += 1)?;
-        for (nth, operation) in &work.operations {
+        let undone = work.undone();
+        for ((nth, operation), undone) in work.operations.iter().zip(undone) {
             let place = Place {
                 tag: origins.tag(input.dot, *nth),
                 mark: Mark { identity: input.identity, nth: *nth },
                 stamp: input.stamp,
                 held: input.held,
                 observed: work.observed.as_ref(),
+                undone,
             };
             let fields = definition.fields.iter().zip(&mut self.fields);
             let named = fields.into_iter().find(|((name, _), _)| **name == operation.field);
@@ -266,5 +270,28 @@ impl Work {
             }
         }
         Ok(work)
+    }
+
+    /// Of each operation, whether a later one takes back what it adds to a set.
+    fn undone(&self) -> Vec<bool> {
+        let mut taken: BTreeSet<(&str, Option<&Value>)> = BTreeSet::new();
+        let undone = self.operations.iter().rev().map(|(_, Operation { field, key, action })| {
+            let field = field.as_str();
+            let all = taken.contains(&(field, None));
+            let undone = match action {
+                Action::Add(value) => all || taken.contains(&(field, Some(value))),
+                Action::Set(_) | Action::Enable => all,
+                _ => false,
+            };
+            match action {
+                Action::Remove(value) => drop(taken.insert((field, Some(value)))),
+                Action::Set(_) | Action::Disable => drop(taken.insert((field, None))),
+                _ => {}
+            }
+            undone && key.is_none()
+        });
+        let mut undone: Vec<bool> = undone.collect();
+        undone.reverse();
+        undone
     }
 }

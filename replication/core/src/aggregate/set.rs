@@ -16,9 +16,12 @@ pub(super) struct Set {
 impl Set {
     pub(super) fn add(&mut self, value: Value, place: &Place<'_>) {
         let tags = self.members.entry(value).or_default();
-        // Whoever takes the new one back has seen what its region held, or need not be heard of: what
-        // the client had seen would leave additions behind that nothing ever takes away.
-        tags.retain(|old| !place.held(old));
+        // Whoever takes the new one back later has seen it, so everything its region held. What the
+        // client had seen would leave additions behind that nothing ever takes away.
+        tags.retain(|old| match place.undone {
+            true => !place.observed(old),
+            false => !place.held(old),
+        });
         tags.push(place.tag.clone());
         tags.shrink_to_fit();
     }

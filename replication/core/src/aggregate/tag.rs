@@ -34,6 +34,8 @@ pub(crate) struct Place<'a> {
     pub(crate) held: &'a Context,
     /// What its client had seen, if it said so; never more than `held`.
     pub(crate) observed: Option<&'a Context>,
+    /// Whether a later operation of the event takes back what this one adds.
+    pub(crate) undone: bool,
 }
 
 impl Place<'_> {

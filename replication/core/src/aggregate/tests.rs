@@ -593,6 +593,34 @@ fn additions_by_clients_who_say_they_have_seen_nothing_do_not_pile_up() {
     assert!(memory[999].0 <= memory[0].0 && memory[999].1 < memory[0].1 + 8, "{:?}", memory[999]);
 }
 
+#[test]
+fn who_adds_and_removes_at_once_takes_back_nothing_that_was_not_seen() {
+    let definition = definition();
+    for (field, add, remove) in [
+        ("tags", r#""do":"add","value":1"#, r#""do":"remove","value":1"#),
+        ("up", r#""do":"enable""#, r#""do":"disable""#),
+        ("many", r#""do":"set","value":1"#, r#""do":"set","value":2"#),
+    ] {
+        let (mut state, mut origins) = (State::new(&definition), Origins::default());
+        let (first, second) = (dot("eu", 1), dot("eu", 2));
+        let (none, held) = (Context::new(), cut(&[("eu", 1)]));
+        let one = format!(r#"{{"do":[{{"field":"{field}",{add}}}]}}"#);
+        let two = format!(
+            r#"{{"do":[{{"field":"{field}",{add}}},{{"field":"{field}",{remove}}}],"observed":"00"}}"#
+        );
+        for (dot, held, payload) in [(&first, &none, &one), (&second, &held, &two)] {
+            let input = event(dot, held, EVENT_TYPE, payload.as_bytes());
+            state.apply(&definition, &input, &none, &mut origins).unwrap();
+        }
+        let kept = match field {
+            "tags" => json!([1]),
+            "up" => json!(true),
+            _ => json!([1, 2]),
+        };
+        assert_eq!(state.field(&definition, field), Some(kept), "{field}");
+    }
+}
+
 /// While a region is silent, nothing is stable, and what may matter is kept; it is not gone through
 /// for every event.
 #[test]
