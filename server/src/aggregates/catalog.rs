@@ -103,10 +103,7 @@ impl Catalog {
     pub(super) fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
         let mut catalog = Self::default();
         for _ in 0..reader.count("definitions", 30)? {
-            let text = reader.text("definition")?;
-            let wrong = DecodeError::Text { what: "definition" };
-            let json: Json = serde_json::from_str(&text).map_err(|_| wrong.clone())?;
-            let definition = Arc::new(Definition::from_json(&json).map_err(|_| wrong)?);
+            let definition = read_definition(reader)?;
             let stamp = Stamp(reader.u64("stamp of a definition")?);
             let origin = Origin::decode(reader)?;
             let dot = Dot { origin, seq: Seq(reader.varint("seq of a definition")?) };
@@ -115,4 +112,12 @@ impl Catalog {
         }
         Ok(catalog)
     }
+}
+
+/// A definition as it is kept.
+pub(super) fn read_definition(reader: &mut Reader) -> Result<Arc<Definition>, DecodeError> {
+    let text = reader.text("definition")?;
+    let wrong = DecodeError::Text { what: "definition" };
+    let json: Json = serde_json::from_str(&text).map_err(|_| wrong.clone())?;
+    Ok(Arc::new(Definition::from_json(&json).map_err(|_| wrong)?))
 }

@@ -95,15 +95,18 @@ impl<V: View> Follower<V> {
     fn resume(&mut self) -> Result<(), StateError> {
         let shard = self.shard;
         let kept = self.states.get(&key(shard))?;
-        let (next, last, catalog) = match kept.map(Reader::new).map(decode) {
-            None => Default::default(),
+        let Kept { next, last, catalog, served } = match kept.map(Reader::new).map(decode) {
+            None => Kept::default(),
             Some(Ok(kept)) => kept,
             Some(Err(error)) => {
                 tracing::warn!(%shard, %error, "the progress of aggregates cannot be read; definitions are looked for from the beginning of the log");
-                Default::default()
+                Kept::default()
             }
         };
         (self.next, self.last) = (next, last);
+        for definition in &served {
+            self.put_up(definition)?;
+        }
         for declared in catalog.iter() {
             self.put_up(&declared.definition)?;
         }
@@ -353,6 +356,13 @@ impl<V: View> Follower<V> {
             bytes.put(&last.0);
         }
         self.catalog.encode(&mut bytes);
+        // They are served until a newer one is built, also after a start.
+        let serving = self.board.serving();
+        let served =
+            serving.values().filter(|of| self.board.building(&of.definition().category).is_some());
+        let served: Vec<_> = served.map(|of| of.definition().to_json().to_string()).collect();
+        bytes.put_varint(served.len() as u64);
+        served.iter().for_each(|text| bytes.put_slice_with_len(text.as_bytes()));
         Ok(self.states.write(&[(key(self.shard), Some(bytes.into()))])?)
     }
 
@@ -433,15 +443,28 @@ fn key(shard: ShardId) -> Vec<u8> {
     key
 }
 
-fn decode(mut reader: Reader) -> Result<(u64, Option<Chain>, Catalog), DecodeError> {
+/// What is kept of a follower.
+#[derive(Default)]
+struct Kept {
+    next: u64,
+    last: Option<Chain>,
+    catalog: Catalog,
+    /// Definitions that were served while newer ones were being built.
+    served: Vec<Arc<aggregate::Definition>>,
+}
+
+fn decode(mut reader: Reader) -> Result<Kept, DecodeError> {
     let next = reader.varint("progress")?;
     let last = match reader.byte("last group")? {
         0 => None,
         _ => Some(Chain(reader.array("chain of the last group")?)),
     };
     let catalog = Catalog::decode(&mut reader)?;
+    let count = reader.count("definitions served", 1)?;
+    let served = (0..count).map(|_| catalog::read_definition(&mut reader));
+    let served = served.collect::<Result<_, _>>()?;
     reader.finish("progress")?;
-    Ok((next, last, catalog))
+    Ok(Kept { next, last, catalog, served })
 }
 
 /// An event, and what a fold needs to know of where it comes from.

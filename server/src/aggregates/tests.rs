@@ -233,6 +233,10 @@ async fn a_newer_definition_is_built_while_the_older_one_serves() {
     assert_eq!(kept.value("file-a"), before, "the older one serves");
     let newest = kept.aggregates().newest("file", soon()).await.unwrap().unwrap();
     assert_eq!(newest.version, 2);
+    kept.follower.flush().unwrap();
+    kept = kept.restart();
+    assert_eq!(kept.value("file-a"), before, "also after a start");
+    assert_eq!(kept.aggregates().standings().len(), 2);
     kept.follow();
     let events = sites[0].state.region(|region| region.stream("file-a").unwrap().next_revision);
     assert_eq!(kept.value("file-a"), json!({ "changes": events }));
