@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use super::Exit;
+use super::aggregate::DEFINE_ONE;
 use super::connect::Connect;
 use super::print::clean;
 
@@ -88,13 +89,18 @@ pub async fn run(args: Args) -> Result<Exit> {
         .append(&args.stream, new)
         .expect(args.expect.0)
         .acknowledge(Regions(args.regions), Duration::from_secs(args.within));
-    match append.await {
+    tell(&args.stream, append.await, args.json)
+}
+
+/// Says what came of an append to `stream`.
+pub fn tell(stream: &str, outcome: Result<Appended, AppendError>, as_json: bool) -> Result<Exit> {
+    match outcome {
         Ok(appended) => {
-            print(&args.stream, &appended, args.json);
+            print(stream, &appended, as_json);
             Ok(Exit::Done)
         }
         Err(AppendError::RegionsShort { wanted, reached, appended }) => {
-            print(&args.stream, &appended, args.json);
+            print(stream, &appended, as_json);
             bail!("written, but only {reached} of {wanted} regions are known to hold it by now")
         }
         Err(error) if error.is_unknown() => {
@@ -102,7 +108,7 @@ pub async fn run(args: Args) -> Result<Exit> {
             eprintln!("error: {error}; it may have been written: read the stream before repeating");
             Ok(Exit::Unknown)
         }
-        Err(error) => Err(refused(&args.stream, error)),
+        Err(error) => Err(refused(stream, error)),
     }
 }
 
@@ -131,6 +137,9 @@ fn refused(stream: &str, error: AppendError) -> anyhow::Error {
         if let Some(actual) = actual {
             return anyhow::anyhow!("nothing was written: {actual}");
         }
+    }
+    if let AppendError::NoDefinition { .. } = &error {
+        return anyhow::anyhow!("nothing was written: {error}; {DEFINE_ONE}");
     }
     anyhow::Error::new(error).context("nothing was written")
 }

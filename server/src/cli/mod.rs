@@ -1,5 +1,6 @@
 //! The command line. Each command is a file: its arguments, and what it does.
 
+mod aggregate;
 mod append;
 mod certs;
 mod connect;
@@ -26,7 +27,7 @@ Exit codes:
   0  done; `verify`: the regions agree
   1  refused or failed, nothing is in doubt; `verify`: the regions differ, or cannot be compared
   2  wrong usage or configuration
-  3  `append`, `import`: the outcome is unknown, it may have been written
+  3  `append`, `import`, `aggregate`: the outcome is unknown, it may have been written
   4  `serve`: the node stopped by itself, because it could not go on";
 
 /// An event store that several regions write at the same time.
@@ -43,6 +44,8 @@ enum Command {
     Append(append::Args),
     Read(read::Args),
     Subscribe(subscribe::Args),
+    #[command(subcommand)]
+    Aggregate(aggregate::Command),
     Import(import::Args),
     Export(export::Args),
     Status(status::Args),
@@ -116,6 +119,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Append(args) => append::run(args).await,
         Command::Read(args) => read::run(args).await,
         Command::Subscribe(args) => subscribe::run(args).await,
+        Command::Aggregate(command) => aggregate::run(command).await,
         Command::Import(args) => import::run(args).await,
         Command::Export(args) => export::run(args).await,
         Command::Status(args) => status::run(args).await,

@@ -1,5 +1,6 @@
 //! The binary, as people meet it.
 
+mod aggregate;
 #[path = "../support/ports.rs"]
 mod ports;
 mod region;

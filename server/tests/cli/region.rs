@@ -13,9 +13,9 @@ use crate::{anabranch, certificates, done, run, text, write_config};
 /// How long a test waits for what should happen soon, on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
 
-struct Region {
+pub struct Region {
     config: PathBuf,
-    endpoint: String,
+    pub endpoint: String,
     clock_offset: Option<PathBuf>,
     process: Option<Child>,
 }
@@ -41,7 +41,7 @@ impl Region {
     }
 }
 
-fn terminate(mut process: Child) -> Option<i32> {
+pub fn terminate(mut process: Child) -> Option<i32> {
     let id = process.id().to_string();
     let killed = std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap();
     assert!(killed.success());
@@ -57,7 +57,7 @@ impl Drop for Region {
     }
 }
 
-fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
+pub fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
     let deadline = Instant::now() + SOON;
     while !happened() {
         assert!(Instant::now() < deadline, "not soon: {what}");
@@ -70,7 +70,7 @@ fn ports() -> [u16; 3] {
     std::array::from_fn(|_| free_address().port())
 }
 
-fn one_region() -> (TempDir, Region) {
+pub fn one_region() -> (TempDir, Region) {
     let dir = tempdir().unwrap();
     certificates(dir.path(), "eu");
     let ports = ports();

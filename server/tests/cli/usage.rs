@@ -15,6 +15,7 @@ fn help_names_every_command_and_the_exit_codes() {
         "append",
         "read",
         "subscribe",
+        "aggregate",
         "import",
         "export",
         "status",
@@ -26,6 +27,11 @@ fn help_names_every_command_and_the_exit_codes() {
         "outcome is unknown",
     ] {
         assert!(help.contains(word), "{word} is missing in {help}");
+    }
+    for command in
+        ["define", "list", "get", "watch", "query", "do"].map(|command| ["aggregate", command])
+    {
+        assert!(done([command[0], command[1], "--help"]).contains("Usage:"), "{command:?}");
     }
     for command in ["serve", "append", "read", "import", "export", "status", "verify", "members"] {
         assert!(done([command, "--help"]).contains("Usage:"), "{command}");
@@ -40,6 +46,11 @@ fn wrong_usage_ends_with_code_2() {
         &["read", "--all", "--stream", "s"],
         &["append", "s", "t", "--expect", "maybe"],
         &["members", "--voters", "1,2"],
+        &["aggregate"],
+        &["aggregate", "do", "stock-1"],
+        &["aggregate", "do", "stock-1", "on_hand"],
+        &["aggregate", "query", "stock", "--where", "lines"],
+        &["aggregate", "define", "stock.yaml"],
         &["serve", "--config", "/nowhere/node.toml"],
     ] {
         let output = run(args);
