@@ -139,18 +139,23 @@ pub async fn compare(
         let mut served = BTreeMap::new();
         for category in expected.definitions().keys() {
             let read = read(&client, category, deadline).await;
-            served.extend(read.with_context(|| format!("read aggregates of {category} in {region}"))?);
+            served.extend(
+                read.with_context(|| format!("read aggregates of {category} in {region}"))?,
+            );
         }
         for (stream, plain) in &expected.streams {
             let (found, wanted) = (served.remove(stream), plain.value());
             if found.as_ref() != Some(&wanted) {
-                let found = found.map_or("nothing".to_owned(), |found| Json::Object(found).to_string());
+                let found =
+                    found.map_or("nothing".to_owned(), |found| Json::Object(found).to_string());
                 let wanted = Json::Object(wanted).to_string();
                 faults.add(|| format!("{region} serves {found} of {stream}, not {wanted}"));
             }
         }
         for stream in served.keys() {
-            faults.add(|| format!("{region} serves an aggregate of {stream}, which has no such events"));
+            faults.add(|| {
+                format!("{region} serves an aggregate of {stream}, which has no such events")
+            });
         }
     }
     Ok(faults)

@@ -104,7 +104,10 @@ impl Proof {
             check("the global order is dense and complete", global_steps(evidence)),
             check("the global order is the same in all regions", global_equal(evidence)),
             check("all nodes have equal fingerprints", prints(evidence)),
-            check("aggregates are in every region what a plain fold gives", evidence.aggregates.clone()),
+            check(
+                "aggregates are in every region what a plain fold gives",
+                evidence.aggregates.clone(),
+            ),
         ];
         let of_file = evidence.file.map(|file| file_counts(evidence.regions, file));
         checks.extend(of_file.map(|faults| check("counts are those of the file", faults)));
