@@ -21,15 +21,16 @@ pub(super) struct Category {
 /// All aggregates of a shard, and how far they are.
 pub(super) struct Board {
     categories: RwLock<BTreeMap<String, Category>>,
-    /// Of those that are served, every event before this position is in.
-    next: watch::Sender<u64>,
+    /// Of those that are served, every event before this position is in. None until what is kept was
+    /// compared with the log.
+    next: watch::Sender<Option<u64>>,
     /// What a reader met: nobody else may ever look at what is damaged.
     met: Mutex<Option<StateError>>,
 }
 
 impl Board {
     pub(super) fn new() -> Self {
-        Self { categories: RwLock::default(), next: watch::Sender::new(0), met: Mutex::default() }
+        Self { categories: RwLock::default(), next: watch::Sender::new(None), met: Mutex::default() }
     }
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut BTreeMap<String, Category>) -> T) -> T {
         change(&mut self.categories.write())
@@ -56,12 +57,12 @@ impl Board {
     }
     /// Takes all away. In this order: who finds nothing knows that nothing was looked at.
     pub(super) fn clear(&self) -> Vec<Arc<Projection>> {
-        self.publish(0);
+        self.next.send_replace(None);
         let cleared = std::mem::take(&mut *self.categories.write());
         cleared.into_values().flat_map(|both| [both.serving, both.building]).flatten().collect()
     }
     pub(super) fn publish(&self, next: u64) {
-        self.next.send_replace(next);
+        self.next.send_replace(Some(next));
     }
     /// A reader cannot have what is kept.
     pub(super) fn report(&self, error: StateError) {
@@ -74,7 +75,7 @@ impl Board {
     pub(super) fn moved(&self) {
         self.next.send_modify(|_| {});
     }
-    pub(super) fn next(&self) -> watch::Receiver<u64> {
+    pub(super) fn next(&self) -> watch::Receiver<Option<u64>> {
         self.next.subscribe()
     }
 }

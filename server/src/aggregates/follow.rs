@@ -111,7 +111,6 @@ impl<V: View> Follower<V> {
             self.put_up(&declared.definition)?;
         }
         self.catalog = catalog;
-        self.publish();
         Ok(())
     }
 
@@ -373,7 +372,6 @@ impl<V: View> Follower<V> {
         (self.next, self.last, self.catalog) = Default::default();
         (self.stability, self.verified) = Default::default();
         self.catching_up.clear();
-        self.publish();
     }
 
     /// What is kept is derived: whatever happened to it, it is folded from the log again.

@@ -101,13 +101,13 @@ impl<V: View> Aggregates<V> {
             let (done, newest) = self.board.look(|categories| {
                 (*next.borrow_and_update(), categories.get(category).and_then(newest))
             });
-            if done >= wanted {
+            if done >= Some(wanted) {
                 return Ok(newest);
             }
             match timeout_at(deadline, next.changed()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Err(AggregateError::Closed),
-                Err(_) => return Err(AggregateError::Behind { done, of: wanted }),
+                Err(_) => return Err(behind(done, wanted)),
             }
         }
     }
@@ -133,7 +133,7 @@ impl<V: View> Aggregates<V> {
     }
 
     /// Moves whenever aggregates may have changed.
-    pub fn moved(&self) -> watch::Receiver<u64> {
+    pub fn moved(&self) -> watch::Receiver<Option<u64>> {
         self.board.next()
     }
 
@@ -235,11 +235,13 @@ impl<V: View> Aggregates<V> {
                 (*next.borrow_and_update(), categories.get(category).map(both))
             });
             match &serving {
-                None if done >= wanted => {
+                None if done >= Some(wanted) => {
                     let category = category.to_owned();
                     return Err(AggregateError::NoDefinition { category });
                 }
-                Some((Some(projection), _)) if done >= wanted => return Ok(Arc::clone(projection)),
+                Some((Some(projection), _)) if done >= Some(wanted) => {
+                    return Ok(Arc::clone(projection));
+                }
                 _ => {}
             }
             match timeout_at(deadline, next.changed()).await {
@@ -252,7 +254,7 @@ impl<V: View> Aggregates<V> {
                             done: building.next(),
                             of: wanted,
                         },
-                        _ => AggregateError::Behind { done, of: wanted },
+                        _ => behind(done, wanted),
                     });
                 }
             }
@@ -287,6 +289,10 @@ impl<V: View> Aggregates<V> {
             }
         }
     }
+}
+
+fn behind(done: Option<u64>, of: u64) -> AggregateError {
+    AggregateError::Behind { done: done.unwrap_or_default(), of }
 }
 
 /// Folds the events of a stream that are in a cut. Any region's order of them will do.

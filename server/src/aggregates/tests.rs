@@ -471,6 +471,23 @@ async fn readers_get_what_was_there_when_they_asked_or_a_reason() {
     folding.await.unwrap();
 }
 
+#[tokio::test]
+async fn what_is_kept_is_not_served_before_it_was_compared_with_the_log() {
+    let (sites, _) = history(2);
+    let mut kept = Kept::new(&sites[0]);
+    kept.follow();
+    kept.follower.flush().unwrap();
+    let mut again = kept.restart();
+    let aggregates = again.aggregates();
+    let late = || Instant::now() + Duration::from_millis(20);
+    let error = aggregates.get("file-a", &Context::new(), late()).await.unwrap_err();
+    assert!(matches!(error, AggregateError::Behind { done: 0, .. }), "{error}");
+    let error = aggregates.newest("file", late()).await.unwrap_err();
+    assert!(matches!(error, AggregateError::Behind { .. }), "{error}");
+    again.follower.pass().unwrap();
+    assert!(aggregates.get("file-a", &Context::new(), soon()).await.unwrap().events > 0);
+}
+
 #[test]
 fn bad_events_are_counted_with_the_reason_of_the_last() {
     let site = Site::new("eu", &["eu"], 8);
