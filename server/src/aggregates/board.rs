@@ -30,7 +30,11 @@ pub(super) struct Board {
 
 impl Board {
     pub(super) fn new() -> Self {
-        Self { categories: RwLock::default(), next: watch::Sender::new(None), met: Mutex::default() }
+        Self {
+            categories: RwLock::default(),
+            next: watch::Sender::new(None),
+            met: Mutex::default(),
+        }
     }
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut BTreeMap<String, Category>) -> T) -> T {
         change(&mut self.categories.write())
