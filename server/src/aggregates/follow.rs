@@ -31,6 +31,8 @@ const READ_BYTES: usize = 1024 * 1024;
 const FLUSH_EVERY: Duration = Duration::from_secs(2);
 /// Pause after the log, or what is kept, could not be read or written.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// What is given up again so soon is not folded again at once: it may go on like that.
+const RECOVERED_LATELY: Duration = Duration::from_secs(10);
 
 /// Why a pass ended early.
 #[derive(Debug, thiserror::Error)]
@@ -390,20 +392,22 @@ impl<V: View> Follower<V> {
 pub(super) async fn run<V: View>(mut follower: Follower<V>, mut stop: watch::Receiver<bool>) {
     let mut applied = follower.view.applied();
     let mut flush_at = Instant::now() + FLUSH_EVERY;
+    let mut recovered_at: Option<Instant> = None;
     loop {
         applied.borrow_and_update();
         let stopping = *stop.borrow_and_update();
         let flush = stopping || Instant::now() >= flush_at;
-        let (back, passed) = blocking(move || {
+        let (back, passed, recovered) = blocking(move || {
             let mut passed = follower.pass();
             if flush && passed.is_ok() {
                 passed = follower.flush().and(passed);
             }
+            let mut recovered = false;
             if let Err(PassError::States(error)) = &passed {
                 follower.recover(error);
-                passed = Ok(Pass::More);
+                (passed, recovered) = (Ok(Pass::More), true);
             }
-            (follower, passed)
+            (follower, passed, recovered)
         })
         .await;
         follower = back;
@@ -412,6 +416,16 @@ pub(super) async fn run<V: View>(mut follower: Follower<V>, mut stop: watch::Rec
         }
         if stopping {
             return;
+        }
+        if recovered {
+            let before = recovered_at.replace(Instant::now());
+            if before.is_some_and(|before| before.elapsed() < RECOVERED_LATELY) {
+                tokio::select! {
+                    biased;
+                    changed = stop.changed() => if changed.is_err() { return },
+                    () = sleep(RETRY_AFTER) => {}
+                }
+            }
         }
         match passed {
             Ok(Pass::More) => tokio::task::consume_budget().await,

@@ -544,6 +544,56 @@ async fn a_node_whose_derived_store_is_out_of_use_folds_in_memory() {
     folding.await.unwrap();
 }
 
+/// Brings nothing back as it was put.
+#[derive(Default)]
+struct Forgetful {
+    states: MemoryStates,
+    removed: std::sync::atomic::AtomicU32,
+}
+
+impl States for Forgetful {
+    fn write(&self, changes: &[(Vec<u8>, Option<Bytes>)]) -> Result<(), StateError> {
+        self.states.write(changes)
+    }
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StateError> {
+        match key.ends_with(b"file-a") {
+            true => Err(StateError::Damaged { key: key.to_vec() }),
+            false => self.states.get(key),
+        }
+    }
+    fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Bytes)>, StateError> {
+        self.states.scan(prefix, after, limit)
+    }
+    fn remove_all(&self, prefix: &[u8]) -> Result<(), StateError> {
+        self.removed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.states.remove_all(prefix)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_damaged_again_and_again_is_folded_again_now_and_then() {
+    let (sites, _) = history(5);
+    let stop = tokio::sync::watch::Sender::new(false);
+    let states = Arc::new(Forgetful::default());
+    let held: Arc<dyn States> = Arc::clone(&states) as _;
+    let (_, folding) = Aggregates::open(Arc::clone(&sites[0]), ShardId(0), held, stop.subscribe());
+    let folding = tokio::spawn(folding);
+    let removed = || states.removed.load(std::sync::atomic::Ordering::Relaxed);
+    while removed() < 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // Without a pause it would be thousands.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(removed() < 20, "{} times", removed());
+    stop.send_replace(true);
+    folding.await.unwrap();
+}
+
 #[test]
 fn definitions_are_read_as_they_are_written() {
     let json: Json = serde_json::from_slice(&files(3).payload).unwrap();
