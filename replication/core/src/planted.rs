@@ -112,8 +112,6 @@ bugs! {
     StableWhenHeldHere = "stable-when-held-here",
     /// Of two definitions of one version the one that arrived last counts (law 5).
     LastDefinitionCounts = "last-definition-counts",
-    /// A new definition takes over before it has seen what the old one has (law 5).
-    ServedHalfBuilt = "served-half-built",
 }
 
 impl FromStr for Bug {

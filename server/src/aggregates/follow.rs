@@ -7,7 +7,6 @@ use std::time::Duration;
 use anabranch_core::aggregate::{self, Input};
 use anabranch_core::codec::{DecodeError, Put, Reader};
 use anabranch_core::event::category;
-use anabranch_core::planted::{self, Bug};
 use anabranch_core::{Chain, Context, Dot, EventView, Seq, ShardId, Stamp};
 use anabranch_log::derived::states::{MemoryStates, StateError, States};
 use anabranch_log::index::{Direction, Wanted};
@@ -136,7 +135,7 @@ impl<V: View> Follower<V> {
         let states = Arc::clone(&self.states);
         let projection = Projection::open(self.shard, Arc::clone(definition), states)?;
         let projection = Arc::new(projection);
-        let ready = projection.next() >= self.next || planted::is(Bug::ServedHalfBuilt);
+        let ready = projection.next() >= self.next;
         let replaced = self.board.change(|categories| {
             let category = categories.entry(name.clone()).or_insert_with(Category::default);
             // The one that was being built is of no use any more.
