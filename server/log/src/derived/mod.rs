@@ -1,10 +1,10 @@
 //! What can always be rebuilt from the log: checkpoints, and many small [`states`] beside them.
 //!
-//! Checkpoints are large states, written a few times a minute. A checkpoint stands for an index of the log: it says what applying the log up to there gives. It is
-//! derived, so losing one costs time and nothing else; what must not happen is that a damaged one is
-//! believed. Values are cut into chunks, each with a checksum of its own over the name, the log index
-//! and the place in the value; the last two generations of every name are kept, and a damaged one is
-//! passed over as if it were not there.
+//! Checkpoints are large states, written a few times a minute. A checkpoint stands for an index of the
+//! log: it says what applying the log up to there gives. It is derived, so losing one costs time and
+//! nothing else; what must not happen is that a damaged one is believed. Values are cut into chunks,
+//! each with a checksum of its own over the name, the log index and the place in the value; the last
+//! two generations of every name are kept, and a damaged one is passed over as if it were not there.
 
 mod chunk;
 pub mod conformance;
