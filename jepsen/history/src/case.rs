@@ -128,6 +128,12 @@ impl<'a> Case<'a> {
     pub fn seen(&self, dot: &Dot) -> Option<&'a Seen> {
         self.seen.get(dot).copied()
     }
+    /// Whether a region whose disks were set back gave the number out once more, while nobody could tell
+    /// it: what stands there now is not `what_it_was`.
+    pub fn is_given_again(&self, dot: &Dot, what_it_was: impl FnOnce(&Seen) -> bool) -> bool {
+        self.evidence.expectations.forgetful().contains(dot.origin.region.as_str())
+            && self.seen(dot).is_some_and(|seen| !what_it_was(seen))
+    }
     /// The operation behind an event that somebody shows.
     pub fn op_of(&self, dot: &Dot) -> Option<usize> {
         self.asked(self.seen(dot)?.id).map(|(op, _)| op)

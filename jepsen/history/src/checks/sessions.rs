@@ -84,7 +84,7 @@ fn check_stream(verdict: &mut Verdict, case: &Case<'_>, known: Known<'_>) {
 /// A read of the newest events may leave out those before the oldest it shows. Which region answered
 /// is not certain, a client may have moved on: so they must be later in all of them.
 fn must_show(case: &Case<'_>, read: &SessionRead, dot: &Dot) -> bool {
-    if is_given_again(case, read, dot) {
+    if case.is_given_again(dot, |seen| seen.stream == read.stream) {
         return false;
     }
     if read.whole {
@@ -93,14 +93,6 @@ fn must_show(case: &Case<'_>, read: &SessionRead, dot: &Dot) -> bool {
     let Some(oldest) = read.shown.first() else { return true };
     let mut logs = case.last_logs();
     logs.all(|log| log.place(oldest).zip(log.place(dot)).is_some_and(|(one, other)| one < other))
-}
-
-/// Whether a region whose disks were set back gave the number out once more, for another stream, while
-/// nobody could tell it.
-fn is_given_again(case: &Case<'_>, read: &SessionRead, dot: &Dot) -> bool {
-    let forgetful = case.evidence.expectations.forgetful();
-    forgetful.contains(dot.origin.region.as_str())
-        && case.seen(dot).is_some_and(|seen| seen.stream != read.stream)
 }
 
 #[cfg(test)]

@@ -167,7 +167,7 @@ fn check_session(
             shown.entry(read.walk).or_default().insert(dot);
         }
         if read.complete {
-            missing.retain(|dot| !is_given_again(case, category, dot));
+            missing.retain(|dot| !case.is_given_again(dot, |seen| is_of(&seen.stream, category)));
             let dot = missing.first().copied();
             verdict.check(dot.is_none(), || match dot {
                 Some(dot) => broken(case, read, dot, "was not shown, which its session knew"),
@@ -176,14 +176,6 @@ fn check_session(
             missing.clear();
         }
     }
-}
-
-/// Whether a region whose disks were set back gave the number out once more, elsewhere, while nobody
-/// could tell it.
-fn is_given_again(case: &Case<'_>, category: &str, dot: &Dot) -> bool {
-    let forgetful = case.evidence.expectations.forgetful();
-    forgetful.contains(dot.origin.region.as_str())
-        && case.seen(dot).is_some_and(|seen| !is_of(&seen.stream, category))
 }
 
 #[cfg(test)]
