@@ -49,6 +49,15 @@ pub enum Kind {
     Map(Box<Kind>),
 }
 
+/// Why an action has no place in a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoSuchPlace {
+    /// It is for what is under a key of the map, and names none.
+    KeyMissing,
+    /// It names a key, and the field is no map.
+    NoKeys,
+}
+
 impl Kind {
     const PLAIN: [(&'static str, Self); 10] = [
         ("g-counter", Self::GCounter),
@@ -62,6 +71,26 @@ impl Kind {
         ("flag", Self::Flag),
         ("list", Self::List),
     ];
+
+    /// The type that an action is for, with a key or without one; `None` if it is for the map itself.
+    ///
+    /// # Errors
+    /// [`NoSuchPlace`].
+    pub(super) fn reached(
+        &self,
+        has_key: bool,
+        action: &Action,
+    ) -> Result<Option<&Self>, NoSuchPlace> {
+        match (self, has_key, action) {
+            (Self::Map(_), false, Action::Clear) | (Self::Map(_), true, Action::RemoveKey) => {
+                Ok(None)
+            }
+            (Self::Map(inner), true, _) => Ok(Some(inner)),
+            (Self::Map(_), false, _) => Err(NoSuchPlace::KeyMissing),
+            (_, true, _) => Err(NoSuchPlace::NoKeys),
+            (plain, false, _) => Ok(Some(plain)),
+        }
+    }
 
     /// Whether the type has the operation, apart from those on keys.
     pub fn admits(&self, action: &Action) -> bool {

@@ -166,13 +166,6 @@ impl State {
         fields.map(|((name, kind), field)| (name.clone(), field.value(kind))).collect()
     }
 
-    /// What one field holds; nothing if there is no such field.
-    pub fn field(&self, definition: &Definition, name: &str) -> Option<Json> {
-        let mut fields = definition.fields.iter().zip(&self.fields);
-        let ((_, kind), field) = fields.find(|((known, _), _)| *known == name)?;
-        Some(field.value(kind))
-    }
-
     /// Events taken in, bad ones included.
     pub fn events(&self) -> u64 {
         self.events

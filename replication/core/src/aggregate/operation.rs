@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::definition::{Definition, Kind};
+use super::definition::{Definition, NoSuchPlace};
 use super::list::ElementId;
 use super::value::{VALUE_BYTES, Value};
 use crate::codec::Reader;
@@ -142,13 +142,11 @@ impl Operation {
         let key = |problem| {
             Err(BadOperation::Key { field: self.field.clone(), kind: kind.to_string(), problem })
         };
-        let inner = match (kind, &self.key, &self.action) {
-            (Kind::Map(_), None, Action::Clear) => return Ok(()),
-            (Kind::Map(_), None, _) => return key("name the key"),
-            (Kind::Map(_), Some(_), Action::RemoveKey) => return Ok(()),
-            (Kind::Map(inner), Some(_), _) => inner,
-            (_, Some(_), _) => return key("only maps have keys"),
-            (kind, None, _) => kind,
+        let inner = match kind.reached(self.key.is_some(), &self.action) {
+            Ok(Some(inner)) => inner,
+            Ok(None) => return Ok(()),
+            Err(NoSuchPlace::KeyMissing) => return key("name the key"),
+            Err(NoSuchPlace::NoKeys) => return key("only maps have keys"),
         };
         if !inner.admits(&self.action) {
             return Err(BadOperation::WrongAction {
@@ -281,15 +279,6 @@ impl Operations {
         let bad = |nth, problem: &str| BadOperation::Form { nth, problem: problem.to_owned() };
         let json: Json =
             serde_json::from_slice(payload).map_err(|error| bad(0, &error.to_string()))?;
-        Self::from_json_value(&json)
-    }
-
-    /// Reads what was JSON already.
-    ///
-    /// # Errors
-    /// [`BadOperation::Form`].
-    pub fn from_json_value(json: &Json) -> Result<Self, BadOperation> {
-        let bad = |nth, problem: &str| BadOperation::Form { nth, problem: problem.to_owned() };
         let list = json.get("do").and_then(Json::as_array);
         let list = list.ok_or_else(|| bad(0, "the payload has no array named do"))?;
         if list.is_empty() || list.len() > OPERATIONS {

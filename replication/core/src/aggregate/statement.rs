@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 
-use super::definition::Kind;
+use super::definition::{Kind, NoSuchPlace};
 use super::operation::{Action, Operation};
 use super::value::Value;
 
@@ -238,19 +238,15 @@ impl Statement {
         let field = self.field.clone();
         let Some(kind) = fields.get(&field) else { return Err(BadStatement::NoField { field }) };
         let action = self.verb.action(Value::Null);
-        let inner = match (kind, &self.key) {
-            (Kind::Map(_), None) if self.verb == Verb::Clear => return Ok(()),
-            (Kind::Map(_), Some(_)) if self.verb == Verb::RemoveKey => return Ok(()),
-            (Kind::Map(inner), Some(_)) => inner,
-            (Kind::Map(_), None) => {
-                let problem = "name the key, in brackets";
-                return Err(BadStatement::Key { field, kind: kind.to_string(), problem });
-            }
-            (_, Some(_)) => {
-                let problem = "only maps have keys";
-                return Err(BadStatement::Key { field, kind: kind.to_string(), problem });
-            }
-            (plain, None) => plain,
+        let key = |problem| {
+            let (field, kind) = (self.field.clone(), kind.to_string());
+            Err(BadStatement::Key { field, kind, problem })
+        };
+        let inner = match kind.reached(self.key.is_some(), &action) {
+            Ok(Some(inner)) => inner,
+            Ok(None) => return Ok(()),
+            Err(NoSuchPlace::KeyMissing) => return key("name the key, in brackets"),
+            Err(NoSuchPlace::NoKeys) => return key("only maps have keys"),
         };
         // The elements of a list have ids that no payload knows.
         match inner.admits(&action) && *inner != Kind::List {

@@ -12,6 +12,13 @@ use super::*;
 use crate::id::{Origin, Seq};
 use crate::sample::{at, cut, origin};
 
+impl State {
+    /// What one field holds; nothing if there is no such field.
+    fn field(&self, definition: &Definition, name: &str) -> Option<Json> {
+        self.value(definition).remove(name)
+    }
+}
+
 fn definition() -> Definition {
     let fields = json!({
         "grown": "g-counter", "n": "pn-counter", "high": "max", "low": "min",
