@@ -58,6 +58,13 @@ impl Context {
         }
         both
     }
+    /// What of this cut another one does not hold: its origins that go further here, with their numbers.
+    pub fn beyond(&self, held: &Context) -> Context {
+        self.iter()
+            .filter(|(origin, seq)| held.seq(origin) < *seq)
+            .map(|(origin, seq)| (origin.clone(), seq))
+            .collect()
+    }
     /// The same cut without one origin.
     pub fn without(&self, origin: &Origin) -> Context {
         let mut rest = self.clone();
@@ -149,6 +156,8 @@ mod tests {
         assert_eq!(a.meet(&b), cut(&[("eu", 2)]));
         assert!(join.covers(&a) && join.covers(&b) && !a.covers(&b) && !b.covers(&a));
         assert_eq!(join.events(), 9);
+        assert_eq!(a.beyond(&b), cut(&[("eu", 3), ("us", 1)]));
+        assert_eq!(a.beyond(&join), Context::new());
     }
 
     #[test]

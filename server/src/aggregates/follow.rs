@@ -182,10 +182,11 @@ impl<V: View> Follower<V> {
 
     /// Gives the events before `end` to the aggregates that are served.
     fn look_at(&mut self, end: u64) -> Result<(), PassError> {
+        let mut serving = self.board.serving();
         while self.next < end {
             let slices = self.read(self.next)?;
             for slice in &slices {
-                self.take_in(slice, end)?;
+                self.take_in(slice, end, &mut serving)?;
             }
             if slices.is_empty() {
                 break;
@@ -222,21 +223,35 @@ impl<V: View> Follower<V> {
         self.view.store().read_positions(from, Direction::Forward, READ_EVENTS, READ_BYTES)
     }
 
-    fn take_in(&mut self, slice: &GroupSlice, end: u64) -> Result<(), PassError> {
+    fn take_in(
+        &mut self,
+        slice: &GroupSlice,
+        end: u64,
+        serving: &mut BTreeMap<String, Arc<Projection>>,
+    ) -> Result<(), PassError> {
         let positions = slice.positions();
         self.stability.pass(slice.group(), positions.start);
-        let mut serving = self.board.serving();
-        let stable = self.stability.cut().clone();
-        for seen in seen(slice).filter(|seen| seen.position < end) {
-            let name = category(&seen.event.stream);
-            if name == catalog::CATEGORY {
-                self.declare(&seen)?;
-                serving = self.board.serving();
-            } else if let Some(projection) = serving.get(name) {
-                projection.take(seen.position, seen.revision, &seen.input(), &stable)?;
-            }
-            (self.next, self.last) = (seen.position + 1, Some(slice.group().chain()));
+        // Most events of most logs are of no aggregate.
+        let wanted = |name: &str| name == catalog::CATEGORY || serving.contains_key(name);
+        let mut wanted: Vec<Seen> = seen(slice, wanted).collect();
+        let declares = |seen: &Seen| category(&seen.event.stream) == catalog::CATEGORY;
+        if wanted.iter().any(declares) {
+            // What is declared may be served at once, and want the events that follow.
+            wanted = seen(slice, |_| true).collect();
         }
+        if !wanted.is_empty() {
+            let stable = self.stability.cut().clone();
+            for seen in wanted.iter().filter(|seen| seen.position < end) {
+                self.next = seen.position;
+                if declares(seen) {
+                    self.declare(seen)?;
+                    *serving = self.board.serving();
+                } else if let Some(projection) = serving.get(category(&seen.event.stream)) {
+                    projection.take(seen.position, seen.revision, &seen.input(), &stable)?;
+                }
+            }
+        }
+        (self.next, self.last) = (positions.end.min(end), Some(slice.group().chain()));
         Ok(())
     }
 
@@ -311,15 +326,18 @@ impl<V: View> Follower<V> {
                 projection.passed(at);
                 continue;
             }
+            self.view.region(|region| stability.hear(region));
             let slices = self.read(at)?;
             for slice in &slices {
-                self.view.region(|region| stability.hear(region));
                 stability.pass(slice.group(), slice.positions().start);
-                let stable = stability.cut().clone();
-                let wanted =
-                    |seen: &Seen| seen.position < self.next && category(&seen.event.stream) == name;
-                for seen in seen(slice).filter(wanted) {
-                    projection.take(seen.position, seen.revision, &seen.input(), &stable)?;
+                let wanted = seen(slice, |of| of == name);
+                for seen in wanted.filter(|seen| seen.position < self.next) {
+                    projection.take(
+                        seen.position,
+                        seen.revision,
+                        &seen.input(),
+                        stability.cut(),
+                    )?;
                 }
                 at = slice.positions().end.min(self.next);
                 projection.passed(at);
@@ -418,12 +436,9 @@ pub(super) async fn run<V: View>(mut follower: Follower<V>, mut stop: watch::Rec
         }
         if recovered {
             let before = recovered_at.replace(Instant::now());
-            if before.is_some_and(|before| before.elapsed() < RECOVERED_LATELY) {
-                tokio::select! {
-                    biased;
-                    changed = stop.changed() => if changed.is_err() { return },
-                    () = sleep(RETRY_AFTER) => {}
-                }
+            let again = before.is_some_and(|before| before.elapsed() < RECOVERED_LATELY);
+            if again && !pause(&mut stop).await {
+                return;
             }
         }
         match passed {
@@ -438,13 +453,21 @@ pub(super) async fn run<V: View>(mut follower: Follower<V>, mut stop: watch::Rec
                 let shard = follower.shard;
                 let error = anyhow::Error::from(error);
                 tracing::warn!(%shard, error = format!("{error:#}"), "aggregates do not go on; tried again in a second");
-                tokio::select! {
-                    biased;
-                    changed = stop.changed() => if changed.is_err() { return },
-                    () = sleep(RETRY_AFTER) => {}
+                if !pause(&mut stop).await {
+                    return;
                 }
             }
         }
+    }
+}
+
+/// Waits before what failed is tried again. Being told to stop ends it; says whether anybody is left who
+/// could.
+async fn pause(stop: &mut watch::Receiver<bool>) -> bool {
+    tokio::select! {
+        biased;
+        changed = stop.changed() => changed.is_ok(),
+        () = sleep(RETRY_AFTER) => true,
     }
 }
 
@@ -507,12 +530,15 @@ impl Seen {
 pub(super) fn placed(event: &PlacedEvent) -> Seen {
     let nth = (event.position - event.source.position) as usize;
     let slice = GroupSlice { source: event.source.clone(), range: nth..nth + 1 };
-    let found = seen(&slice).next();
+    let found = seen(&slice, |_| true).next();
     found.expect("the event was read from this group")
 }
 
-/// The events of a slice.
-pub(super) fn seen(slice: &GroupSlice) -> impl Iterator<Item = Seen> + '_ {
+/// The events of a slice whose category is wanted.
+pub(super) fn seen<'a>(
+    slice: &'a GroupSlice,
+    wanted: impl Fn(&str) -> bool + 'a,
+) -> impl Iterator<Item = Seen> + 'a {
     let group = slice.group();
     let start = slice.source.position;
     let revisions = &slice.source.command.groups()[slice.source.ordinal].revisions;
@@ -522,6 +548,7 @@ pub(super) fn seen(slice: &GroupSlice) -> impl Iterator<Item = Seen> + '_ {
         (0..).zip(request.events).map(move |(nth, event)| (producer, nth, event))
     });
     let events = events.enumerate().skip(slice.range.start).take(slice.range.len());
+    let events = events.filter(move |(_, (_, _, event))| wanted(category(&event.stream)));
     events.map(move |(nth, (producer, nth_of_request, event))| {
         let dot = Dot { origin: group.origin().clone(), seq: event.seq };
         let mut held = group.header().context.clone();

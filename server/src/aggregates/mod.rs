@@ -32,7 +32,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::env::blocking;
-use crate::read::View;
+use crate::read::{NotCovered, View, await_covered};
 use board::Board;
 use follow::Follower;
 use projection::Projection;
@@ -56,16 +56,10 @@ pub struct Standing {
     pub tally: Tally,
 }
 
-/// The aggregates of one shard on this node. Clones share them.
+/// The aggregates of one shard on this node.
 pub struct Aggregates<V> {
     view: Arc<V>,
     board: Arc<Board>,
-}
-
-impl<V> Clone for Aggregates<V> {
-    fn clone(&self) -> Self {
-        Self { view: Arc::clone(&self.view), board: Arc::clone(&self.board) }
-    }
 }
 
 impl<V: View> Aggregates<V> {
@@ -270,23 +264,10 @@ impl<V: View> Aggregates<V> {
         context: &Context,
         deadline: Instant,
     ) -> Result<(), AggregateError> {
-        let mut applied = self.view.applied();
-        loop {
-            applied.borrow_and_update();
-            let missing: Context = self.view.region(|region| {
-                let lacking = |(origin, seq): &(&anabranch_core::Origin, anabranch_core::Seq)| {
-                    region.frontier().seq(origin) < *seq
-                };
-                context.iter().filter(lacking).map(|(origin, seq)| (origin.clone(), seq)).collect()
-            });
-            if missing.is_empty() {
-                return Ok(());
-            }
-            match timeout_at(deadline, applied.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(AggregateError::Closed),
-                Err(_) => return Err(AggregateError::NotCaughtUp { missing }),
-            }
+        match await_covered(&*self.view, context, deadline).await {
+            Ok(()) => Ok(()),
+            Err(NotCovered::Closed) => Err(AggregateError::Closed),
+            Err(NotCovered::Missing(missing)) => Err(AggregateError::NotCaughtUp { missing }),
         }
     }
 }

@@ -408,6 +408,19 @@ fn what_is_left_of_states_that_were_not_removed_whole_is_not_gone_on_with() {
     assert!(kept.canonical("file-a") == whole);
 }
 
+#[test]
+fn a_definition_amid_the_events_of_one_append_sees_those_before_and_after_it() {
+    for before in 0..3 {
+        let site = Site::new("eu", &["eu"], 8);
+        let mut events: Vec<Event> = (0..3).map(|_| change("file-a", 2, 1, "x")).collect();
+        events.insert(before, files(1));
+        site.append(1, vec![events]);
+        let mut kept = Kept::new(&site);
+        kept.follow();
+        assert_eq!(kept.value("file-a")["lines"], json!(3), "{before} before it");
+    }
+}
+
 #[tokio::test]
 async fn two_regions_that_define_at_once_end_with_one_definition() {
     let (eu, us) = (Site::new("eu", &["eu", "us"], 8), Site::new("us", &["eu", "us"], 8));

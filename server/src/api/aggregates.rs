@@ -6,10 +6,11 @@ use anabranch_core::aggregate::{Definition, EVENT_TYPE, OPERATIONS, Operation, O
 use anabranch_core::event::category;
 use anabranch_core::limits::SESSION_WAIT_DEFAULT;
 use anabranch_core::{Context, SessionToken};
-use anabranch_proto::convert::{Problem, invalid};
+use anabranch_proto::convert::{self, Problem, invalid};
 use anabranch_proto::v1;
 use anabranch_proto::v1::aggregates_server::Aggregates as Service;
 use anabranch_proto::v1::expectation::{Expected, NoStream};
+use anabranch_proto::v1::refusal::{Invalid, Reason};
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use serde_json::{Value as Json, json};
@@ -17,6 +18,7 @@ use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status};
 
 use super::conditions::Conditions;
+use super::read::session_token;
 use super::refusal::of_aggregate;
 use super::{Api, of_shard};
 use crate::aggregates::{self, AggregateError, Aggregates, Shown, stream_of};
@@ -213,7 +215,7 @@ impl Service for Api {
             limit => limit,
         };
         let session = session(request.session_token, shard)?;
-        let deadline = deadline(request.deadline_ms, self.inner.settings.session_wait_max);
+        let deadline = Instant::now() + self.session_wait(request.deadline_ms);
         let aggregates = shard.aggregates();
         let definition = aggregates.newest(&request.category, deadline).await.map_err(refused)?;
         let definition = definition.ok_or_else(|| no_definition(&request.category))?;
@@ -263,9 +265,7 @@ impl Api {
         let stream = self.name("stream", request.stream)?;
         let shard = self.only_shard()?.clone();
         let session = session(request.session_token, &shard)?;
-        let within = Duration::from_millis(request.deadline_ms.into());
-        let within = if within.is_zero() { SESSION_WAIT_DEFAULT } else { within };
-        let within = within.min(self.inner.settings.session_wait_max);
+        let within = self.session_wait(request.deadline_ms);
         Ok(Reading { shard, stream, session, within, is_final: request.r#final })
     }
 
@@ -274,7 +274,7 @@ impl Api {
         let stream = self.name("stream", request.stream)?;
         let shard = self.only_shard()?;
         let aggregates = shard.aggregates();
-        let deadline = deadline(request.deadline_ms, self.inner.settings.session_wait_max);
+        let deadline = Instant::now() + self.session_wait(request.deadline_ms);
         let mut known = session(request.session_token, shard)?;
         let observed = match request.observed.is_empty() {
             true => None,
@@ -437,13 +437,11 @@ fn check_version(known: &Definition, wanted: &Definition) -> Result<(), Status> 
         known.category,
         known.version + 1
     );
-    let status =
-        invalid("definition.version", &problem, u64::from(known.version), wanted.version.into());
-    Err(Status::with_details(
-        Code::FailedPrecondition,
-        status.message(),
-        status.details().to_vec().into(),
-    ))
+    let (limit, actual) = (known.version.into(), wanted.version.into());
+    let (field, message) =
+        ("definition.version".to_owned(), format!("definition.version: {problem}"));
+    let reason = Reason::Invalid(Invalid { field, problem, limit, actual });
+    Err(convert::refused(Code::FailedPrecondition, message, reason))
 }
 
 fn no_definition(category: &str) -> Status {
@@ -455,21 +453,8 @@ fn soon() -> Instant {
     Instant::now() + SESSION_WAIT_DEFAULT
 }
 
-fn deadline(ms: u32, longest: Duration) -> Instant {
-    let within = match ms {
-        0 => SESSION_WAIT_DEFAULT,
-        ms => Duration::from_millis(ms.into()),
-    };
-    Instant::now() + within.min(longest)
-}
-
 fn session(token: bytes::Bytes, shard: &Shard) -> Result<Context, Status> {
-    let token = match token.is_empty() {
-        true => SessionToken::default(),
-        false => SessionToken::decode(token)
-            .map_err(|error| invalid("session_token", &error.to_string(), 0, 0))?,
-    };
-    Ok(of_shard(&token.context, shard.id()))
+    Ok(of_shard(&session_token(token)?.context, shard.id()))
 }
 
 /// What the reader may have seen: everything that is here now.

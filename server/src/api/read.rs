@@ -98,15 +98,7 @@ impl Api {
                 return Err(Problem::UnknownValue { value }.of("direction").into());
             }
         };
-        let session = match request.session_token.is_empty() {
-            true => SessionToken::default(),
-            false => SessionToken::decode(request.session_token)
-                .map_err(|error| invalid("session_token", &error.to_string(), 0, 0))?,
-        };
-        let session_wait = match request.session_deadline_ms {
-            0 => SESSION_WAIT_DEFAULT,
-            ms => Duration::from_millis(ms.into()),
-        };
+        let session = session_token(request.session_token)?;
         let heartbeat = match request.heartbeat_ms {
             0 => HEARTBEAT_DEFAULT,
             ms => Duration::from_millis(ms.into()).max(HEARTBEAT_MIN),
@@ -120,11 +112,20 @@ impl Api {
             follow: request.follow,
             filter: self.filter(request.filter.unwrap_or_default())?,
             session: session.context,
-            session_wait: session_wait.min(self.inner.settings.session_wait_max),
+            session_wait: self.session_wait(request.session_deadline_ms),
             heartbeat,
         };
         spec.check().map_err(of_read)?;
         Ok(spec)
+    }
+
+    /// How long to wait for a session, if the caller asks for so much.
+    pub(super) fn session_wait(&self, ms: u32) -> Duration {
+        let wait = match ms {
+            0 => SESSION_WAIT_DEFAULT,
+            ms => Duration::from_millis(ms.into()),
+        };
+        wait.min(self.inner.settings.session_wait_max)
     }
 
     pub(super) fn name(&self, field: &str, name: String) -> Result<String, Status> {
@@ -152,6 +153,15 @@ impl Api {
             types: check("filter.types", filter.types)?,
             stream_prefixes: check("filter.stream_prefixes", filter.stream_prefixes)?,
         })
+    }
+}
+
+/// What a caller has seen; nothing unless it says so.
+pub(super) fn session_token(token: bytes::Bytes) -> Result<SessionToken, Status> {
+    match token.is_empty() {
+        true => Ok(SessionToken::default()),
+        false => SessionToken::decode(token)
+            .map_err(|error| invalid("session_token", &error.to_string(), 0, 0)),
     }
 }
 

@@ -30,5 +30,5 @@ pub use error::ReadError;
 pub use filter::Filter;
 pub use reader::{Content, Frame, Reader};
 pub use spec::{Direction, From, Spec, Target, Tuning};
-pub use view::View;
+pub use view::{NotCovered, View, await_covered};
 pub use walk::Delivered;

@@ -1,13 +1,12 @@
 //! The reader: opens a walk and turns its steps into frames.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anabranch_core::planted::{self, Bug};
 use anabranch_core::{Context, Cursor, ReadOrder, SessionToken, Stamp};
 use anabranch_log::store::StoreError;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use super::error::ReadError;
 use super::filter::Selection;
@@ -19,7 +18,7 @@ use super::place::{
 use super::regional::{Scan, ScanBack};
 use super::spec::{Direction, From, Spec, Target, Tuning};
 use super::stream::{First, StreamBack, StreamEnd, StreamWalk, revisions};
-use super::view::View;
+use super::view::{NotCovered, View, await_covered};
 use super::walk::{Batch, Coverage, Delivered, Step, Walk, seen};
 use crate::env::blocking;
 
@@ -83,7 +82,7 @@ impl<V: View> Reader<V> {
     /// [`ReadError::Store`].
     pub async fn open(view: Arc<V>, spec: Spec, tuning: Tuning) -> Result<Self, ReadError> {
         spec.check()?;
-        let mut applied = view.applied();
+        let applied = view.applied();
         let mut wanted = match planted::is(Bug::SessionIgnored) {
             true => Context::new(),
             false => spec.session.clone(),
@@ -91,7 +90,14 @@ impl<V: View> Reader<V> {
         if let From::Cursor(cursor) = &spec.from {
             wanted.merge(&cursor.context);
         }
-        await_covered(&*view, &mut applied, &wanted, spec.session_wait).await?;
+        let began = Instant::now();
+        match await_covered(&*view, &wanted, began + spec.session_wait).await {
+            Ok(()) => {}
+            Err(NotCovered::Closed) => return Err(ReadError::Closed),
+            Err(NotCovered::Missing(missing)) => {
+                return Err(ReadError::NotCaughtUp { missing, waited: began.elapsed() });
+            }
+        }
         let opened = (Arc::clone(&view), spec.clone());
         let walk = blocking(move || open(&*opened.0, &opened.1)).await?;
         let (token, told) = (spec.session.clone(), Context::new());
@@ -211,37 +217,6 @@ impl<V: View> Reader<V> {
     fn heartbeat_due(&self) -> bool {
         self.spoke.elapsed() >= self.spec.heartbeat
     }
-}
-
-/// Waits until the view holds `wanted`.
-async fn await_covered<V: View>(
-    view: &V,
-    applied: &mut watch::Receiver<V::Applied>,
-    wanted: &Context,
-    patience: Duration,
-) -> Result<(), ReadError> {
-    let began = Instant::now();
-    let until = began + patience;
-    loop {
-        applied.borrow_and_update();
-        let missing = view.region(|region| missing(region.frontier(), wanted));
-        if missing.is_empty() {
-            return Ok(());
-        }
-        match timeout_at(until, applied.changed()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(ReadError::Closed),
-            Err(_) => {
-                return Err(ReadError::NotCaughtUp { missing, waited: began.elapsed() });
-            }
-        }
-    }
-}
-
-/// The part of `wanted` that `held` does not cover.
-fn missing(held: &Context, wanted: &Context) -> Context {
-    let beyond = wanted.iter().filter(|(origin, seq)| *seq > held.seq(origin));
-    beyond.map(|(origin, seq)| (origin.clone(), seq)).collect()
 }
 
 type Opened<V> = Result<Box<dyn Walk<V>>, StoreError>;

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use anabranch_core::Stamp;
 use anabranch_core::order::{Finality, Mark};
 use anabranch_core::region::Region;
+use anabranch_core::{Context, Stamp};
 use anabranch_log::store::Store;
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
 use crate::shard::{Applied, ShardState};
 
@@ -29,6 +30,39 @@ pub trait View: Send + Sync + 'static {
     fn seek_global(&self, position: u64) -> Option<Mark>;
     /// The last mark before which every event is stamped below `stamp`; none: the start.
     fn mark_before(&self, stamp: Stamp) -> Option<Mark>;
+}
+
+/// Why a wait for what others have seen was in vain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotCovered {
+    /// This is still missing at the deadline.
+    Missing(Context),
+    /// The node shuts down.
+    Closed,
+}
+
+/// Waits until everything in `wanted` is applied.
+///
+/// # Errors
+/// [`NotCovered`].
+pub async fn await_covered<V: View>(
+    view: &V,
+    wanted: &Context,
+    until: Instant,
+) -> Result<(), NotCovered> {
+    let mut applied = view.applied();
+    loop {
+        applied.borrow_and_update();
+        let missing = view.region(|region| wanted.beyond(region.frontier()));
+        if missing.is_empty() {
+            return Ok(());
+        }
+        match timeout_at(until, applied.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(NotCovered::Closed),
+            Err(_) => return Err(NotCovered::Missing(missing)),
+        }
+    }
 }
 
 impl View for ShardState {

@@ -125,11 +125,7 @@ impl ShardState {
 
     /// What of `context` is not applied here.
     pub fn missing(&self, context: &Context) -> Context {
-        self.region(|region| {
-            let held = region.frontier();
-            let lacking = context.iter().filter(|(origin, seq)| held.seq(origin) < *seq);
-            lacking.map(|(origin, seq)| (origin.clone(), seq)).collect()
-        })
+        self.region(|region| context.beyond(region.frontier()))
     }
 
     /// Applies one batch of commands that ends at entry `index`. Readers see all of it or nothing.
