@@ -187,6 +187,11 @@ impl EventView {
         Ok(Self { seq, id, stream, kind, metadata, payload: fields.rest(), encoded })
     }
 
+    /// Whether its stream or its type is one of the store's own, which begin with `$`.
+    pub fn is_of_the_store(&self) -> bool {
+        self.stream.starts_with('$') || self.kind.starts_with('$')
+    }
+
     /// The text pairs beside the payload, in the order of their keys.
     pub fn metadata(&self) -> Vec<(Text, Text)> {
         let mut reader = Reader::new(self.metadata.clone());

@@ -11,6 +11,7 @@
 #![deny(missing_docs)]
 
 pub mod aggregate;
+pub mod class;
 pub mod codec;
 pub mod command;
 pub mod context;
@@ -24,6 +25,7 @@ pub mod limits;
 pub mod order;
 pub mod planted;
 pub mod region;
+pub mod rights;
 #[cfg(test)]
 mod sample;
 pub mod sequencer;
@@ -38,4 +40,5 @@ pub use event::{Event, EventId, EventView, Request, RequestView};
 pub use group::{Chain, Group};
 pub use id::{Dot, Incarnation, NodeId, Origin, ProducerId, RegionName, Seq, ShardId};
 pub use limits::Limits;
+pub use region::Region;
 pub use stamp::Stamp;

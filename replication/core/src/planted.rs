@@ -54,6 +54,11 @@ bugs! {
     ConflictUnconfirmed = "conflict-unconfirmed",
     /// An expectation on a stream that is only checked, not written, is ignored (law 7).
     CheckOnlyIgnored = "check-only-ignored",
+    /// The first home of a category believes expectations before every region has stopped appending
+    /// (law 7).
+    HomeBeforeAllKnow = "home-before-all-know",
+    /// Rights are checked against what is applied, not against what is on its way (law 7).
+    RightsOfAppliedOnly = "rights-of-applied-only",
     /// Checkpoints leave out what producers sent: a retry after a restart is written again (law 2).
     ProducersNotInCheckpoint = "producers-not-in-checkpoint",
     /// Event ids are not remembered: a retry under a new sequence is written again (law 2).

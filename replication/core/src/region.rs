@@ -13,6 +13,9 @@
 //! hold and need not be repeated. It is compare-and-swap on the whole history. A refused command
 //! leaves no trace, and its proposer reports *refused*, never *unknown*.
 //!
+//! So do its checks of homes and of rights: both follow from the set of events. That every region has
+//! confirmed a home follows from their words, which are no part of the comparison; but words only grow.
+//!
 //! Imports are gated by their context, so any prefix of the log is a context (law 3).
 
 mod checkpoint;
@@ -26,14 +29,16 @@ pub use streams::Head;
 
 use std::collections::BTreeMap;
 
+use crate::class::{Change, Declared, Homes, Lookup, is_of_classes};
 use crate::codec::DecodeError;
 use crate::command::{Command, PlacedGroup};
 use crate::context::Context;
 use crate::digest::Digest;
-use crate::event::RequestView;
+use crate::event::{EventView, RequestView};
 use crate::group::{Chain, Group};
-use crate::id::{Origin, RegionName, Seq};
+use crate::id::{Dot, Origin, RegionName, Seq};
 use crate::planted::{self, Bug};
+use crate::rights::{self, Rights};
 use crate::stamp::Stamp;
 use fingerprint::Buckets;
 use producers::Producers;
@@ -161,6 +166,8 @@ pub struct Region {
     streams: Streams,
     producers: Producers,
     buckets: Buckets,
+    homes: Homes,
+    rights: Rights,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -338,6 +345,9 @@ impl Region {
                 let print = fingerprint::of_event(seed, event.seq, &event.encoded);
                 self.streams.record(&event.stream, self.position, print);
                 self.buckets.add(&event.stream, print);
+                if event.is_of_the_store() {
+                    self.take_in_of_the_store(group, event);
+                }
                 last_revisions.note(&event.stream, revision);
                 self.position += 1;
             }
@@ -369,6 +379,20 @@ impl Region {
             frontier.advance(group.origin(), group.last());
             let (origin, stamp) = (group.origin().clone(), group.stamp());
             self.hear(Digest { origin, stamp, frontier });
+        }
+    }
+
+    /// Homes and rights change by events like all others.
+    fn take_in_of_the_store(&mut self, group: &Group, event: &EventView) {
+        if is_of_classes(&event.stream) {
+            let dot = Dot { origin: group.origin().clone(), seq: event.seq };
+            let change = Change::read(&event.stream, &event.kind, &event.payload).ok();
+            let entry = change.and_then(|change| self.homes.effect(&change, &dot, group.stamp()));
+            entry.into_iter().for_each(|entry| self.homes.put(entry));
+        } else if *event.kind == *rights::EVENT_TYPE
+            && let Some(Identity { origin: own, .. }) = &self.identity
+        {
+            self.rights.take(&own.region, &group.origin().region, &event.stream, &event.payload);
         }
     }
 
@@ -469,6 +493,32 @@ impl Region {
     /// Number of streams.
     pub fn stream_count(&self) -> u64 {
         self.streams.len() as u64
+    }
+    /// Which region is home to which streams.
+    pub fn homes(&self) -> &Homes {
+        &self.homes
+    }
+    /// Member regions that are not known to hold the declaration of a home. Once there are none, every
+    /// other region has stopped appending to the category, and this one holds what they appended before.
+    pub fn unconfirmed(&self, declared: &Declared) -> Vec<RegionName> {
+        let holds = |member: &&RegionName| {
+            let mut words = self.peers.values().filter(|word| word.origin.region == **member);
+            self.origin().is_some_and(|own| own.region == **member)
+                || words.any(|word| word.frontier.covers_dot(&declared.by))
+        };
+        self.members().iter().filter(|member| !holds(member)).cloned().collect()
+    }
+    /// Whether this region is the first home of a category and does not know yet that all know.
+    pub fn awaits_confirmation(&self) -> bool {
+        let Some(own) = self.origin() else { return false };
+        self.homes.categories().any(|(_, declared)| {
+            let first = declared.home.epoch == 1 && declared.home.region == own.region;
+            first && !self.unconfirmed(declared).is_empty()
+        })
+    }
+    /// What this region may take away from bounded counters.
+    pub fn rights(&self) -> &Rights {
+        &self.rights
     }
     /// What is known of a request: new, done before, or too old to tell.
     pub fn known(&self, key: &RequestKey<'_>) -> Known {

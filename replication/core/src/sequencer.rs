@@ -9,21 +9,26 @@
 //! If it loses the lead, apply refuses what no longer fits, and the sequencer is thrown away; a new
 //! one starts from the applied state.
 
+mod admit;
 mod overlay;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::aggregate::BadOperation;
+use crate::class::Home;
 use crate::command::{Command, PlacedGroup};
 use crate::context::Context;
 use crate::digest::Digest;
 use crate::event::{ContentHash, EventId, Request};
 use crate::group::{Chain, Group, GroupHeader};
-use crate::id::{Origin, Seq};
+use crate::id::{Dot, Origin, RegionName, Seq};
 use crate::planted::{self, Bug};
 use crate::region::{Known, Receipt, Region, RequestKey};
+use crate::rights::Counter;
 use crate::stamp::{ClockBehind, Stamp, StampClock};
+pub use admit::ClassRefused;
 use overlay::{OnItsWay, Overlay};
 
 /// What must be true of a stream, in this region, for an append to happen.
@@ -111,6 +116,41 @@ pub enum Verdict {
         /// The sequence.
         sequence: u64,
     },
+    /// Refused: only the stream's home may append to it.
+    NotHome {
+        /// The stream, or the category that was to be handed over.
+        stream: String,
+        /// Its home, as far as this region knows.
+        home: Home,
+    },
+    /// Refused: the streams have different homes, so no region may append to all of them.
+    HomesDiffer {
+        /// A stream and its home.
+        first: (String, RegionName),
+        /// Another one.
+        second: (String, RegionName),
+    },
+    /// Refused: not every region is known to hold the declaration of the home, so nobody can say yet
+    /// that an expectation holds everywhere.
+    HomeUnconfirmed {
+        /// The category.
+        category: String,
+        /// Regions that have not confirmed it.
+        waits_for: Vec<RegionName>,
+    },
+    /// Refused: the change of class makes no sense.
+    Class(ClassRefused),
+    /// Refused: the region holds too few rights to a bounded counter.
+    Short {
+        /// Which counter.
+        counter: Counter,
+        /// How much was to be taken away.
+        wanted: u64,
+        /// What the region may take away.
+        held: u128,
+    },
+    /// Refused: the event is of the type that changes rights, and badly formed.
+    BadRights(BadOperation),
 }
 
 /// A command and what it came from.
@@ -193,6 +233,9 @@ impl Sequencer {
     fn decide(&mut self, region: &Region, submission: Submission, draft: &mut Draft) -> Verdict {
         let content = submission.request.content_hash();
         if let Some(verdict) = self.known(region, &submission.request, content) {
+            return verdict;
+        }
+        if let Some(verdict) = self.forbids(region, &submission) {
             return verdict;
         }
         let mut expectations = submission.expectations;
@@ -289,6 +332,7 @@ impl Sequencer {
         let streams = request.events.iter().map(|event| event.stream.as_str());
         let last_revisions =
             self.claim(region, streams, draft.ticket, &mut draft.way, &mut draft.revisions);
+        self.note_own(region, request, draft);
         Receipt {
             origin: self.own.clone(),
             first,
@@ -372,6 +416,11 @@ impl Sequencer {
                 let mut revisions = Vec::with_capacity(group.header().events as usize);
                 for request in group.requests() {
                     let first = revisions.len() as u64;
+                    for event in request.events.iter().filter(|event| event.is_of_the_store()) {
+                        let dot = Dot { origin: group.origin().clone(), seq: event.seq };
+                        let what = (&*event.stream, &*event.kind, &event.payload[..]);
+                        self.overlay.note(region, &dot, group.stamp(), what, &mut way);
+                    }
                     let streams = request.events.iter().map(|event| &*event.stream);
                     let last = self.claim(region, streams, ticket, &mut way, &mut revisions);
                     let receipt = Receipt {

@@ -8,8 +8,9 @@ use serde_json::{Map, Value as Json};
 
 use super::operation::{Action, EVENT_TYPE};
 use super::statement::{BadStatement, Statement};
+use crate::rights;
 
-/// Stands for every type of event but [`EVENT_TYPE`].
+/// Stands for every type of event but [`EVENT_TYPE`] and [`rights::EVENT_TYPE`].
 pub const ANY_TYPE: &str = "*";
 /// Fields of a definition.
 pub const FIELDS: usize = 64;
@@ -29,6 +30,8 @@ pub enum Kind {
     GCounter,
     /// A counter.
     PnCounter,
+    /// A counter that never goes below zero, in any region.
+    BoundedCounter,
     /// The largest value offered.
     Max,
     /// The smallest value offered.
@@ -59,9 +62,10 @@ pub(super) enum NoSuchPlace {
 }
 
 impl Kind {
-    const PLAIN: [(&'static str, Self); 10] = [
+    const PLAIN: [(&'static str, Self); 11] = [
         ("g-counter", Self::GCounter),
         ("pn-counter", Self::PnCounter),
+        ("bounded-counter", Self::BoundedCounter),
         ("max", Self::Max),
         ("min", Self::Min),
         ("lww-register", Self::LwwRegister),
@@ -99,6 +103,9 @@ impl Kind {
                 Self::GCounter => *by >= 0,
                 _ => *self == Self::PnCounter,
             },
+            Action::Earn(_) | Action::Spend(_) | Action::Pass { .. } => {
+                *self == Self::BoundedCounter
+            }
             Action::Set(_) => matches!(self, Self::LwwRegister | Self::MvRegister),
             Action::Offer(_) => matches!(self, Self::Max | Self::Min),
             Action::Add(_) => matches!(self, Self::GSet | Self::OrSet),
@@ -106,7 +113,7 @@ impl Kind {
             Action::Enable | Action::Disable => *self == Self::Flag,
             Action::Insert { .. } | Action::Delete(_) => *self == Self::List,
             Action::RemoveKey => false,
-            Action::Clear => !matches!(self, Self::GCounter | Self::GSet),
+            Action::Clear => !matches!(self, Self::GCounter | Self::BoundedCounter | Self::GSet),
         }
     }
 
@@ -115,6 +122,7 @@ impl Kind {
         match self {
             Self::GCounter => "increment, by 0 or more",
             Self::PnCounter => "increment, clear",
+            Self::BoundedCounter => "earn, spend, pass",
             Self::Max | Self::Min => "offer, clear",
             Self::LwwRegister | Self::MvRegister => "set, clear",
             Self::GSet => "add",
@@ -141,7 +149,11 @@ impl FromStr for Kind {
     fn from_str(text: &str) -> Result<Self, ()> {
         let plain = |text: &str| Self::PLAIN.into_iter().find(|(name, _)| *name == text);
         match text.strip_prefix("map of ") {
-            Some(inner) => plain(inner).map(|(_, kind)| Self::Map(Box::new(kind))).ok_or(()),
+            // Rights are counted by stream and field.
+            Some(inner) => plain(inner)
+                .filter(|(_, kind)| *kind != Self::BoundedCounter)
+                .map(|(_, kind)| Self::Map(Box::new(kind)))
+                .ok_or(()),
             None => plain(text).map(|(_, kind)| kind).ok_or(()),
         }
     }
@@ -264,7 +276,12 @@ impl Definition {
             let kind = text.parse().map_err(|()| {
                 let names: Vec<_> = Kind::PLAIN.iter().map(|(name, _)| *name).collect();
                 let names = names.join(", ");
-                form(&at, format!("{text:?} is no type: {names}, or map of one of these"))
+                form(
+                    &at,
+                    format!(
+                        "{text:?} is no type: {names}, or map of one of these but bounded-counter"
+                    ),
+                )
             })?;
             kinds.insert(name.clone(), kind);
         }
@@ -285,7 +302,7 @@ impl Definition {
         for (event, statements) in events {
             let at = format!("on.{event}");
             check_name(&at, event)?;
-            if event == EVENT_TYPE {
+            if event == EVENT_TYPE || event == rights::EVENT_TYPE {
                 return Err(form(at, "is the type of events that carry operations"));
             }
             let list = statements.as_array().ok_or_else(|| form(&at, "is not an array"))?;
@@ -367,6 +384,12 @@ mod tests {
             (with(r#"{"a":"counter"}"#, "{}"), r#"fields.a: "counter" is no type: g-counter"#),
             (with(r#"{"a b":"max"}"#, "{}"), "fields.a b: is no name"),
             (with(r#"{"a":"map of map of max"}"#, "{}"), "is no type"),
+            (with(r#"{"a":"map of bounded-counter"}"#, "{}"), "is no type"),
+            (
+                with(r#"{"a":"bounded-counter"}"#, r#"{"E":["a -= 1"]}"#),
+                "field a is a bounded-counter, which has no \"increment\"",
+            ),
+            (with(r#"{"a":"max"}"#, r#"{"$rights":[]}"#), "carry operations"),
             (
                 with(r#"{"a":"max"}"#, r#"{"E":["b += 1"]}"#),
                 r#"on.E[0], "b += 1": there is no field"#,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map as JsonMap, Value as Json, json};
 
 use super::best::{Best, Better};
+use super::bounded::Bounded;
 use super::counter::Counter;
 use super::definition::Kind;
 use super::list::List;
@@ -19,6 +20,7 @@ use crate::context::Context;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Field {
     Counter(Counter),
+    Bounded(Bounded),
     Best(Best),
     Set(Set),
     List(List),
@@ -61,6 +63,7 @@ impl Field {
     pub(super) fn new(kind: &Kind) -> Self {
         match kind {
             Kind::GCounter | Kind::PnCounter => Self::Counter(Counter::default()),
+            Kind::BoundedCounter => Self::Bounded(Bounded::default()),
             Kind::Max | Kind::Min | Kind::LwwRegister => Self::Best(Best::default()),
             Kind::MvRegister | Kind::GSet | Kind::OrSet | Kind::Flag => Self::Set(Set::default()),
             Kind::List => Self::List(List::default()),
@@ -83,6 +86,7 @@ impl Field {
                 map.apply(inner, key, action, place, stable);
             }
             (Self::Counter(counter), Action::Increment(by)) => counter.add(*by, place, stable),
+            (Self::Bounded(bounded), _) => bounded.apply(&place.tag.origin.region, action),
             (Self::Best(best), Action::Offer(value) | Action::Set(value)) => {
                 best.offer(kind.better(), value.clone(), place, stable);
             }
@@ -107,6 +111,7 @@ impl Field {
         let place = &Place { observed: None, ..place.clone() };
         match self {
             Self::Counter(counter) => counter.clear(place),
+            Self::Bounded(_) => unreachable!("a bounded counter is not cleared"),
             Self::Best(best) => best.clear(place),
             Self::Set(set) => set.clear(place),
             Self::List(list) => list.clear(place),
@@ -121,7 +126,7 @@ impl Field {
             (Self::Best(best), _) => best.settle(stable),
             (Self::List(list), _) => list.settle(stable),
             (Self::Map(map), Kind::Map(inner)) => map.settle(inner, stable),
-            (Self::Set(_) | Self::Map(_), _) => {}
+            (Self::Bounded(_) | Self::Set(_) | Self::Map(_), _) => {}
         }
     }
 
@@ -131,13 +136,14 @@ impl Field {
             Self::Counter(counter) => counter.records(),
             Self::Best(best) => best.records(),
             Self::List(list) => list.records(),
-            Self::Set(_) | Self::Map(_) => 0,
+            Self::Bounded(_) | Self::Set(_) | Self::Map(_) => 0,
         }
     }
 
     fn is_blank(&self) -> bool {
         match self {
             Self::Counter(counter) => counter.is_blank(),
+            Self::Bounded(bounded) => bounded.is_blank(),
             Self::Best(best) => best.is_blank(),
             Self::Set(set) => set.is_empty(),
             Self::List(list) => list.is_blank(),
@@ -152,6 +158,7 @@ impl Field {
                 let total = counter.total();
                 i64::try_from(total).map_or_else(|_| total.to_string().into(), Json::from)
             }
+            (Self::Bounded(bounded), _) => bounded.value(),
             (Self::Best(best), _) => best.value().map_or(Json::Null, Value::to_json),
             (Self::Set(set), Kind::Flag) => Json::from(!set.is_empty()),
             (Self::Set(set), _) => set.members().map(Value::to_json).collect(),
@@ -172,6 +179,7 @@ impl Field {
     pub(super) fn canonical(&self, kind: &Kind, out: &mut Vec<u8>) {
         match (self, kind) {
             (Self::Counter(counter), _) => out.put_u128(counter.total() as u128),
+            (Self::Bounded(bounded), _) => bounded.encode(out),
             (Self::Best(best), _) => {
                 let value = best.value();
                 out.put_byte(value.is_some().into());
@@ -194,6 +202,7 @@ impl Field {
     pub(super) fn memory(&self) -> usize {
         match self {
             Self::Counter(counter) => counter.memory(),
+            Self::Bounded(bounded) => bounded.memory(),
             Self::Best(best) => best.memory(),
             Self::Set(set) => set.memory(),
             Self::List(list) => list.memory(),
@@ -210,6 +219,7 @@ impl Field {
     pub(super) fn encode(&self, out: &mut Writer) {
         match self {
             Self::Counter(counter) => counter.encode(out),
+            Self::Bounded(bounded) => bounded.encode(&mut out.bytes),
             Self::Best(best) => best.encode(out),
             Self::Set(set) => set.encode(out),
             Self::List(list) => list.encode(out),
@@ -227,6 +237,7 @@ impl Field {
     pub(super) fn decode(kind: &Kind, from: &mut Loader) -> Result<Self, DecodeError> {
         Ok(match kind {
             Kind::GCounter | Kind::PnCounter => Self::Counter(Counter::decode(from)?),
+            Kind::BoundedCounter => Self::Bounded(Bounded::decode(&mut from.reader)?),
             Kind::Max | Kind::Min | Kind::LwwRegister => {
                 Self::Best(Best::decode(kind.better(), from)?)
             }

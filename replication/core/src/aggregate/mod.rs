@@ -12,6 +12,7 @@
 //! (docs/adr/0009-aggregates.md).
 
 mod best;
+mod bounded;
 mod counter;
 mod definition;
 mod field;
@@ -40,6 +41,7 @@ use crate::context::Context;
 use crate::event::{EventId, ProducerTag};
 use crate::id::Dot;
 use crate::planted::{self, Bug};
+use crate::rights;
 use crate::stamp::Stamp;
 use field::Field;
 use statement::{Payload, Scope};
@@ -134,6 +136,9 @@ impl State {
         origins: &mut Origins,
     ) -> Result<usize, BadEvent> {
         self.events += 1;
+        if input.kind == rights::EVENT_TYPE {
+            return self.apply_rights(definition, input, origins);
+        }
         let work = Work::of(definition, input).inspect_err(|_| self.bad += 1)?;
         let undone = work.undone();
         for ((nth, operation), undone) in work.operations.iter().zip(undone) {
@@ -151,6 +156,44 @@ impl State {
             field.apply(kind, operation.key.as_deref(), &operation.action, &place, stable);
         }
         Ok(work.operations.len())
+    }
+
+    /// Rights change operation by operation: a region that could spend them has spent them, whatever else
+    /// the event wanted.
+    fn apply_rights(
+        &mut self,
+        definition: &Definition,
+        input: &Input<'_>,
+        origins: &mut Origins,
+    ) -> Result<usize, BadEvent> {
+        let sent = Operations::from_json(input.payload).inspect_err(|_| self.bad += 1)?;
+        let (mut done, mut wrong) = (0, None);
+        for (nth, operation) in (0..).zip(&sent.operations) {
+            if let Err(bad) = operation.check_rights(definition) {
+                wrong = wrong.or(Some(bad));
+                continue;
+            }
+            let place = Place {
+                tag: origins.tag(input.dot, nth),
+                mark: Mark { identity: input.identity, nth },
+                stamp: input.stamp,
+                held: input.held,
+                observed: None,
+                undone: false,
+            };
+            let fields = definition.fields.iter().zip(&mut self.fields);
+            let named = fields.into_iter().find(|((name, _), _)| **name == operation.field);
+            let ((_, kind), field) = named.expect("the operation was checked");
+            field.apply(kind, None, &operation.action, &place, &Context::new());
+            done += 1;
+        }
+        match wrong {
+            None => Ok(done),
+            Some(bad) => {
+                self.bad += 1;
+                Err(bad.into())
+            }
+        }
     }
 
     /// Forgets what nothing that is still to come can ask for.
@@ -239,7 +282,7 @@ impl Work {
     fn of(definition: &Definition, input: &Input<'_>) -> Result<Self, BadEvent> {
         if input.kind == EVENT_TYPE {
             let sent = Operations::from_json(input.payload)?;
-            sent.operations.iter().try_for_each(|operation| operation.check(definition))?;
+            sent.operations.iter().try_for_each(|operation| operation.check_plain(definition))?;
             // Nobody has seen what was not there.
             let observed = sent.observed.map(|observed| observed.meet(input.held));
             return Ok(Self { operations: (0..).zip(sent.operations).collect(), observed });

@@ -7,6 +7,8 @@ use super::list::ElementId;
 use super::value::{VALUE_BYTES, Value};
 use crate::codec::Reader;
 use crate::context::Context;
+use crate::id::RegionName;
+use crate::rights;
 
 /// Type of the events that carry operations.
 pub const EVENT_TYPE: &str = "$operations";
@@ -18,6 +20,17 @@ pub const OPERATIONS: usize = 1000;
 pub enum Action {
     /// Counters: add this much, or take it away.
     Increment(i64),
+    /// Bounded counters: add this much, and the right to take as much away.
+    Earn(u64),
+    /// Bounded counters: take this much away, out of the region's rights.
+    Spend(u64),
+    /// Bounded counters: give another region this much of the region's rights.
+    Pass {
+        /// How much.
+        amount: u64,
+        /// To whom.
+        to: RegionName,
+    },
     /// Registers: put this in the place of what was seen.
     Set(Value),
     /// `max`, `min`: take it if it is larger, smaller.
@@ -52,6 +65,9 @@ impl Action {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Increment(_) => "increment",
+            Self::Earn(_) => "earn",
+            Self::Spend(_) => "spend",
+            Self::Pass { .. } => "pass",
             Self::Set(_) => "set",
             Self::Offer(_) => "offer",
             Self::Add(_) => "add",
@@ -63,6 +79,13 @@ impl Action {
             Self::RemoveKey => "remove-key",
             Self::Clear => "clear",
         }
+    }
+}
+
+impl Action {
+    /// Whether it changes the rights to a bounded counter.
+    pub fn is_about_rights(&self) -> bool {
+        matches!(self, Self::Earn(_) | Self::Spend(_) | Self::Pass { .. })
     }
 }
 
@@ -120,6 +143,16 @@ pub enum BadOperation {
         /// What is wrong.
         problem: &'static str,
     },
+    /// Rights to bounded counters are changed by events of their own type, and only rights are.
+    #[error("operation {action:?} on field {field:?} belongs in an event of type {belongs}")]
+    Elsewhere {
+        /// The field named.
+        field: String,
+        /// The operation.
+        action: &'static str,
+        /// The type of event that carries it.
+        belongs: &'static str,
+    },
     /// The elements of a list are not in the order in which they are named.
     #[error("field {field:?}: the element to come after is not before the element to come before")]
     Order {
@@ -164,6 +197,28 @@ impl Operation {
         }
     }
 
+    /// As [`check`](Self::check), in an event of type [`EVENT_TYPE`].
+    pub(super) fn check_plain(&self, definition: &Definition) -> Result<(), BadOperation> {
+        self.check(definition)?;
+        self.check_place(!self.action.is_about_rights(), rights::EVENT_TYPE)
+    }
+
+    /// As [`check`](Self::check), in an event of type [`rights::EVENT_TYPE`].
+    pub(super) fn check_rights(&self, definition: &Definition) -> Result<(), BadOperation> {
+        self.check(definition)?;
+        self.check_place(self.action.is_about_rights(), EVENT_TYPE)
+    }
+
+    fn check_place(&self, is_right: bool, belongs: &'static str) -> Result<(), BadOperation> {
+        match is_right {
+            true => Ok(()),
+            false => {
+                let (field, action) = (self.field.clone(), self.action.name());
+                Err(BadOperation::Elsewhere { field, action, belongs })
+            }
+        }
+    }
+
     fn to_json(&self) -> Json {
         let mut json = Map::new();
         json.insert("field".into(), self.field.clone().into());
@@ -173,6 +228,11 @@ impl Operation {
         }
         match &self.action {
             Action::Increment(by) => drop(json.insert("by".into(), (*by).into())),
+            Action::Earn(by) | Action::Spend(by) => drop(json.insert("by".into(), (*by).into())),
+            Action::Pass { amount, to } => {
+                json.insert("by".into(), (*amount).into());
+                json.insert("to".into(), to.as_str().into());
+            }
             Action::Set(value)
             | Action::Offer(value)
             | Action::Add(value)
@@ -214,10 +274,22 @@ impl Operation {
                 id.parse::<ElementId>().map(Some).map_err(|error| format!("{name} {error}"))
             }
         };
+        let amount = || {
+            let by = json.get("by").and_then(Json::as_u64);
+            by.filter(|by| *by <= i64::MAX as u64)
+                .ok_or("by is not a whole number from 0 to 2^63 - 1")
+        };
         let action = match text("do")?.ok_or("do is missing")? {
             "increment" => Action::Increment(
                 json.get("by").map_or(Some(1), Json::as_i64).ok_or("by is not a whole number")?,
             ),
+            "earn" => Action::Earn(amount()?),
+            "spend" => Action::Spend(amount()?),
+            "pass" => {
+                let to = text("to")?.ok_or("to is missing")?;
+                let to = to.parse::<RegionName>().map_err(|error| error.to_string())?;
+                Action::Pass { amount: amount()?, to }
+            }
             "set" => Action::Set(value()?),
             "offer" => Action::Offer(value()?),
             "add" => Action::Add(value()?),
@@ -234,8 +306,8 @@ impl Operation {
             "clear" => Action::Clear,
             other => return Err(format!("{other:?} is no operation")),
         };
-        const KNOWN: [&str; 8] =
-            ["field", "do", "key", "by", "value", "after", "before", "element"];
+        const KNOWN: [&str; 9] =
+            ["field", "do", "key", "by", "to", "value", "after", "before", "element"];
         if let Some(unknown) = json.keys().find(|name| !KNOWN.contains(&name.as_str())) {
             return Err(format!("{unknown:?} is no part of an operation"));
         }
@@ -329,6 +401,9 @@ mod tests {
             operation(None, Action::Increment(-3)),
             operation(Some("k"), Action::Set(Value::from("x"))),
             operation(None, Action::Offer(Value::Int(7))),
+            operation(None, Action::Earn(7)),
+            operation(None, Action::Spend(0)),
+            operation(None, Action::Pass { amount: 7, to: "eu".parse().unwrap() }),
             operation(None, Action::Add(Value::Null)),
             operation(None, Action::Remove(Value::Bool(true))),
             operation(None, Action::Enable),

@@ -10,16 +10,18 @@ use super::fingerprint::Fingerprint;
 use super::producers::{Producer, Receipt};
 use super::streams::Head;
 use super::{Identity, OriginHead, Region};
+use crate::class::Homes;
 use crate::codec::{DecodeError, Put, Reader};
 use crate::digest::Digest;
 use crate::event::{ContentHash, EventId, ProducerTag};
 use crate::group::Chain;
 use crate::id::{Origin, ProducerId, RegionName, Seq};
 use crate::planted::{self, Bug};
+use crate::rights::Rights;
 use crate::stamp::Stamp;
 
-/// 2: receipts have the hash of what was asked for.
-const VERSION: u8 = 2;
+/// 2: receipts have the hash of what was asked for. 3: homes and rights.
+const VERSION: u8 = 3;
 
 /// Least number of bytes an encoded receipt takes.
 const RECEIPT_MIN: usize = Origin::ENCODED_MIN + 3 + 8 + 8 + 1;
@@ -35,6 +37,8 @@ impl Region {
         self.encode_origins(&mut out);
         self.encode_streams(&mut out);
         self.encode_producers(&mut out);
+        self.homes.encode(&mut out);
+        self.rights.encode(&mut out);
         out.into()
     }
 
@@ -60,6 +64,8 @@ impl Region {
         region.decode_origins(&mut reader)?;
         region.decode_streams(&mut reader)?;
         region.decode_producers(&mut reader)?;
+        region.homes = Homes::decode(&mut reader)?;
+        region.rights = Rights::decode(&mut reader)?;
         if planted::is(Bug::ProducersNotInCheckpoint) {
             region.producers = Default::default();
         }

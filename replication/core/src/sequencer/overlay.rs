@@ -1,12 +1,15 @@
 //! What the commands on their way change: the difference between the applied state and the prediction.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use super::{Ticket, Verdict};
+use crate::class::{Declared, Home};
 use crate::event::{ContentHash, EventId, ProducerTag, RequestView};
 use crate::id::ProducerId;
 use crate::region::{Known, Receipt, Region, RequestKey};
+use crate::rights::Counter;
 
 /// What the commands on their way change; absolute numbers, so it does not matter whether the
 /// region has applied some of them already.
@@ -16,6 +19,9 @@ pub(super) struct Overlay {
     pub(super) sequences: HashMap<ProducerTag, (Ticket, Arc<Receipt>)>,
     pub(super) epochs: HashMap<ProducerId, (u32, Ticket)>,
     pub(super) ids: HashMap<EventId, (Ticket, Arc<Receipt>)>,
+    pub(super) declared: HashMap<Box<str>, (Declared, Ticket)>,
+    pub(super) moved: HashMap<Box<str>, (Home, Ticket)>,
+    pub(super) rights: HashMap<Counter, (u128, Ticket)>,
     pub(super) on_their_way: VecDeque<OnItsWay>,
 }
 
@@ -25,11 +31,23 @@ pub(super) struct OnItsWay {
     pub(super) streams: Vec<Box<str>>,
     pub(super) tags: Vec<ProducerTag>,
     pub(super) ids: Vec<EventId>,
+    /// Categories whose home it changes, streams that it hands over, counters whose rights it changes.
+    pub(super) categories: Vec<Box<str>>,
+    pub(super) moved: Vec<Box<str>>,
+    pub(super) counters: Vec<Counter>,
 }
 
 impl OnItsWay {
     pub(super) fn new(ticket: Ticket) -> Self {
-        Self { ticket, streams: Vec::new(), tags: Vec::new(), ids: Vec::new() }
+        Self {
+            ticket,
+            streams: Vec::new(),
+            tags: Vec::new(),
+            ids: Vec::new(),
+            categories: Vec::new(),
+            moved: Vec::new(),
+            counters: Vec::new(),
+        }
     }
 }
 
@@ -79,11 +97,7 @@ impl Overlay {
 
     /// Forgets what a command changed, unless a later one on its way changed it again.
     pub(super) fn land(&mut self, way: &OnItsWay) {
-        for stream in &way.streams {
-            if self.revisions.get(stream).is_some_and(|(_, ticket)| *ticket == way.ticket) {
-                self.revisions.remove(stream);
-            }
-        }
+        land(&mut self.revisions, &way.streams, way.ticket);
         for tag in &way.tags {
             self.sequences.remove(tag);
             if self.epochs.get(&tag.id).is_some_and(|(_, ticket)| *ticket == way.ticket) {
@@ -92,6 +106,17 @@ impl Overlay {
         }
         for id in &way.ids {
             self.ids.remove(id);
+        }
+        land(&mut self.declared, &way.categories, way.ticket);
+        land(&mut self.moved, &way.moved, way.ticket);
+        land(&mut self.rights, &way.counters, way.ticket);
+    }
+}
+
+fn land<K: Eq + Hash, V>(changed: &mut HashMap<K, (V, Ticket)>, keys: &[K], landed: Ticket) {
+    for key in keys {
+        if changed.get(key).is_some_and(|(_, ticket)| *ticket == landed) {
+            changed.remove(key);
         }
     }
 }

@@ -26,6 +26,8 @@ impl World {
     pub fn check_command(&mut self, at: usize, command: &Command, way: &OnItsWay) {
         let own = self.sites[at].origin.clone();
         self.check_expectations(at, way);
+        let mut ours = command.groups().iter().map(|placed| &placed.group);
+        self.check_homed(at, ours.find(|group| *group.origin() == own), way);
         for placed in command.groups() {
             let group = &placed.group;
             if *group.origin() == own {
@@ -36,6 +38,7 @@ impl World {
             assert!(group.stamp() > stable, "law 6: a group comes in below W");
             self.check_content(group);
             self.check_cause(group);
+            self.check_rights(at, group);
             self.sites[at].record.enter(placed);
         }
         let site = &self.sites[at];

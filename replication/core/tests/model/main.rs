@@ -8,6 +8,7 @@
 //! `ANABRANCH_SEEDS=20000 cargo test -p anabranch-core --test model` runs more seeds;
 //! `ANABRANCH_SEED=17` runs one.
 
+mod classes;
 mod laws;
 mod rng;
 mod site;

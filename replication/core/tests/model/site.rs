@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anabranch_core::aggregate::State;
 use anabranch_core::import::Importer;
 use anabranch_core::order::{Merge, OrderHash};
 use anabranch_core::region::{Receipt, Region};
@@ -42,6 +43,10 @@ pub struct Record {
     pub epochs: BTreeMap<[u8; 16], u32>,
     pub ids: BTreeMap<[u8; 16], Bytes>,
     pub watermark: Stamp,
+    /// Whether a declaration of a home is held.
+    pub homed: bool,
+    /// Aggregates with a bounded counter, by stream.
+    pub stocks: BTreeMap<String, State>,
     pub marks: Vec<(u64, Chain)>,
 }
 

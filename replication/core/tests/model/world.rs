@@ -11,6 +11,7 @@ use anabranch_core::{
 };
 use bytes::Bytes;
 
+use crate::classes::Everywhere;
 use crate::laws::{Delivered, Mine};
 use crate::rng::Rng;
 use crate::site::{Promised, Site};
@@ -36,6 +37,7 @@ pub struct World {
     pub history: BTreeMap<Origin, Vec<Group>>,
     /// What was delivered at each global position, by whoever came first.
     pub global: BTreeMap<u64, Delivered>,
+    pub everywhere: Everywhere,
 }
 
 impl World {
@@ -65,6 +67,7 @@ impl World {
             next_payload: 0,
             history: BTreeMap::new(),
             global: BTreeMap::new(),
+            everywhere: Everywhere::default(),
         }
     }
 
@@ -94,7 +97,7 @@ impl World {
 
     fn append(&mut self, at: usize) {
         let count = 1 + self.rng.below(3);
-        let submissions: Vec<_> = (0..count).map(|_| self.submission()).collect();
+        let submissions: Vec<_> = (0..count).map(|_| self.submission(at)).collect();
         let site = &mut self.sites[at];
         let wall = site.wall_ms(self.now_ms);
         let Ok((ticketed, verdicts)) =
@@ -127,10 +130,16 @@ impl World {
                     self.check_receipt(at, &submission.request, &receipt, Mine::Perhaps);
                 }
                 Verdict::Conflicts(conflicts) => assert!(!conflicts.is_empty()),
-                Verdict::Fenced { .. } => {}
+                Verdict::Fenced { .. }
+                | Verdict::NotHome { .. }
+                | Verdict::HomesDiffer { .. }
+                | Verdict::HomeUnconfirmed { .. }
+                | Verdict::Class(_)
+                | Verdict::Short { .. } => {}
                 Verdict::Forgotten { .. }
                 | Verdict::IdReused { .. }
-                | Verdict::SequenceReused { .. } => panic!("{verdict:?}"),
+                | Verdict::SequenceReused { .. }
+                | Verdict::BadRights(_) => panic!("{verdict:?}"),
             }
         }
         match ticketed {
@@ -139,7 +148,10 @@ impl World {
         }
     }
 
-    fn submission(&mut self) -> Submission {
+    fn submission(&mut self, at: usize) -> Submission {
+        if self.rng.chance(30) {
+            return self.special(at);
+        }
         if !self.sent.is_empty() && self.rng.chance(35) {
             // Mostly a recent one: that is when retries meet their first on its way.
             let back = self.rng.below(self.sent.len().min(6));
@@ -157,7 +169,7 @@ impl World {
         submission
     }
 
-    fn event(&mut self, by_id: bool) -> Event {
+    pub fn event(&mut self, by_id: bool) -> Event {
         self.next_payload += 1;
         let number = self.next_payload;
         Event {
@@ -374,6 +386,7 @@ impl World {
 
     pub fn check_the_end(&mut self) {
         self.check_convergence();
+        self.check_classes_agree();
         let frontier = self.sites[0].region.frontier().clone();
         for site in &mut self.sites {
             assert_eq!(*site.region.frontier(), frontier, "law 5: healed, but not the same");

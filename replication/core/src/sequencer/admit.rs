@@ -1,0 +1,285 @@
+//! Whether this region may append something: homes of streams, and rights to bounded counters.
+
+use std::collections::HashMap;
+
+use super::overlay::{OnItsWay, Overlay};
+use super::{Draft, Expected, Sequencer, Submission, Verdict};
+use crate::class::{self, Change, Declared, Entry, Home, Lookup};
+use crate::event::category;
+use crate::id::{Dot, RegionName};
+use crate::planted::{self, Bug};
+use crate::region::Region;
+use crate::rights::{self, Counter, Step};
+
+/// Why a change of class is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClassRefused {
+    /// It is none.
+    #[error("the event is no change of class: {0}")]
+    Bad(#[from] class::BadChange),
+    /// A change of class is an append of its own.
+    #[error("a change of class has to be the only event of its append")]
+    NotAlone,
+    /// The region is no member.
+    #[error("{region} is no region of this cluster; they are {members}")]
+    NoMember {
+        /// The region named.
+        region: RegionName,
+        /// Those there are.
+        members: String,
+    },
+    /// The category has a home already.
+    #[error("{category} is homed already, in {home}; hand it over there")]
+    Declared {
+        /// The category.
+        category: String,
+        /// Its home.
+        home: RegionName,
+    },
+    /// The category is not homed.
+    #[error("{category} is not homed: there is nothing to hand over")]
+    NotHomed {
+        /// The category.
+        category: String,
+    },
+    /// The home is another one than whoever asks believes.
+    #[error("{what} is at epoch {epoch} of its homes, so the next is {next}, not {found}", next = u64::from(*.epoch) + 1)]
+    Epoch {
+        /// The stream or category.
+        what: String,
+        /// Of the home it has.
+        epoch: u32,
+        /// Of the home it should get.
+        found: u32,
+    },
+}
+
+/// Homes after everything that is on its way.
+struct Predicted<'a> {
+    overlay: &'a Overlay,
+    region: &'a Region,
+}
+
+impl Lookup for Predicted<'_> {
+    fn declared(&self, category: &str) -> Option<&Declared> {
+        let changed = self.overlay.declared.get(category).map(|(declared, _)| declared);
+        changed.or_else(|| self.region.homes().declared(category))
+    }
+    fn moved(&self, stream: &str) -> Option<&Home> {
+        let changed = self.overlay.moved.get(stream).map(|(home, _)| home);
+        changed.or_else(|| self.region.homes().moved(stream))
+    }
+}
+
+impl Overlay {
+    fn has_homes(&self, region: &Region) -> bool {
+        !self.declared.is_empty() || !region.homes().is_empty()
+    }
+
+    fn rights(&self, region: &Region, counter: &Counter) -> u128 {
+        match self.rights.get(counter) {
+            Some((held, _)) => *held,
+            None => region.rights().of(counter),
+        }
+    }
+
+    fn put_home(&mut self, entry: Entry, way: &mut OnItsWay) {
+        match entry {
+            Entry::Category(category, declared) => {
+                way.categories.push(category.clone());
+                self.declared.insert(category, (declared, way.ticket));
+            }
+            Entry::Stream(stream, home) => {
+                way.moved.push(stream.clone());
+                self.moved.insert(stream, (home, way.ticket));
+            }
+        }
+    }
+
+    /// Notes what an event on its way does to homes and rights.
+    pub(super) fn note(
+        &mut self,
+        region: &Region,
+        dot: &Dot,
+        stamp: crate::Stamp,
+        (stream, kind, payload): (&str, &str, &[u8]),
+        way: &mut OnItsWay,
+    ) {
+        if class::is_of_classes(stream) {
+            let change = Change::read(stream, kind, payload).ok();
+            let homes = Predicted { overlay: self, region };
+            let entry = change.and_then(|change| homes.effect(&change, dot, stamp));
+            entry.into_iter().for_each(|entry| self.put_home(entry, way));
+        } else if kind == rights::EVENT_TYPE
+            && let Some(own) = region.origin()
+        {
+            let steps = rights::steps(&own.region, &dot.origin.region, stream, payload);
+            for Step { counter, change } in steps.unwrap_or_default() {
+                let held = self.rights(region, &counter);
+                let held = match change {
+                    rights::Change::Gain(amount) => held.saturating_add(amount.into()),
+                    rights::Change::Lose(amount) => held.saturating_sub(amount.into()),
+                };
+                way.counters.push(counter.clone());
+                self.rights.insert(counter, (held, way.ticket));
+            }
+        }
+    }
+}
+
+impl Sequencer {
+    /// Why this region may not append a submission that is no retry, if it may not.
+    pub(super) fn forbids(&self, region: &Region, submission: &Submission) -> Option<Verdict> {
+        let events = &submission.request.events;
+        if let Some(event) = events.iter().find(|event| class::is_of_classes(&event.stream)) {
+            let change = Change::read(&event.stream, &event.kind, &event.payload);
+            return match change {
+                _ if events.len() > 1 => Some(Verdict::Class(ClassRefused::NotAlone)),
+                Ok(change) => self.forbids_change(region, &change),
+                Err(bad) => Some(Verdict::Class(bad.into())),
+            };
+        }
+        self.elsewhere(region, submission).or_else(|| self.short(region, submission))
+    }
+
+    fn forbids_change(&self, region: &Region, change: &Change) -> Option<Verdict> {
+        let homes = Predicted { overlay: &self.overlay, region };
+        let (Change::Declared { home: next, .. } | Change::Released { to: next, .. }) = change;
+        if !region.members().contains(next) {
+            let members = region.members().iter().map(RegionName::as_str).collect::<Vec<_>>();
+            let members = members.join(", ");
+            return Some(Verdict::Class(ClassRefused::NoMember { region: next.clone(), members }));
+        }
+        let declared = homes.declared(change.category());
+        let category = change.category().to_owned();
+        match (change, declared) {
+            (Change::Declared { .. }, None) => None,
+            (Change::Declared { .. }, Some(known)) => {
+                let home = known.home.region.clone();
+                Some(Verdict::Class(ClassRefused::Declared { category, home }))
+            }
+            (Change::Released { .. }, None) => {
+                Some(Verdict::Class(ClassRefused::NotHomed { category }))
+            }
+            (Change::Released { stream, epoch: found, .. }, Some(declared)) => {
+                let moved = stream.as_deref().and_then(|stream| homes.moved(stream));
+                let home = moved.unwrap_or(&declared.home);
+                let what = stream.clone().unwrap_or(category);
+                if home.region != self.own.region {
+                    let (home, stream) = (home.clone(), what);
+                    return Some(Verdict::NotHome { stream, home });
+                }
+                if home.epoch.checked_add(1) != Some(*found) {
+                    let (epoch, found) = (home.epoch, *found);
+                    return Some(Verdict::Class(ClassRefused::Epoch { what, epoch, found }));
+                }
+                self.unconfirmed(region, change.category(), home, declared)
+            }
+        }
+    }
+
+    /// Whether a stream's home is another region, or is this one and not known to all yet.
+    fn elsewhere(&self, region: &Region, submission: &Submission) -> Option<Verdict> {
+        if !self.overlay.has_homes(region) {
+            return None;
+        }
+        let homes = Predicted { overlay: &self.overlay, region };
+        let written = submission.request.events.iter().map(|event| event.stream.as_str());
+        let looked_at = submission.expectations.iter().map(|on| on.stream.as_str());
+        let mut away: Option<(&str, &Home)> = None;
+        let mut here: Option<&str> = None;
+        for stream in written.chain(looked_at) {
+            match (homes.home(stream), away) {
+                (None, _) => {}
+                (Some(home), _) if home.region == self.own.region => here = Some(stream),
+                (Some(home), None) => away = Some((stream, home)),
+                (Some(home), Some((first, other))) if home.region != other.region => {
+                    let first = (first.to_owned(), other.region.clone());
+                    let second = (stream.to_owned(), home.region.clone());
+                    return Some(Verdict::HomesDiffer { first, second });
+                }
+                (Some(_), Some(_)) => {}
+            }
+        }
+        if let Some((stream, home)) = away {
+            if let Some(ours) = here {
+                let first = (ours.to_owned(), self.own.region.clone());
+                let second = (stream.to_owned(), home.region.clone());
+                return Some(Verdict::HomesDiffer { first, second });
+            }
+            return Some(Verdict::NotHome { stream: stream.to_owned(), home: home.clone() });
+        }
+        let strict = submission.expectations.iter().filter(|on| on.expected != Expected::Any);
+        strict.into_iter().find_map(|on| {
+            let declared = homes.declared(category(&on.stream))?;
+            let home = homes.moved(&on.stream).unwrap_or(&declared.home);
+            self.unconfirmed(region, category(&on.stream), home, declared)
+        })
+    }
+
+    /// Whether the first home of a category does not know yet that everybody knows.
+    fn unconfirmed(
+        &self,
+        region: &Region,
+        category: &str,
+        home: &Home,
+        declared: &Declared,
+    ) -> Option<Verdict> {
+        if home.epoch > 1 || planted::is(Bug::HomeBeforeAllKnow) {
+            return None;
+        }
+        let waits_for = region.unconfirmed(declared);
+        let category = category.to_owned();
+        (!waits_for.is_empty()).then_some(Verdict::HomeUnconfirmed { category, waits_for })
+    }
+
+    /// Whether the submission spends more than this region may.
+    fn short(&self, region: &Region, submission: &Submission) -> Option<Verdict> {
+        let own = &self.own.region;
+        let mut left: HashMap<Counter, u128> = HashMap::new();
+        let events = submission.request.events.iter();
+        for event in events.filter(|event| event.kind == rights::EVENT_TYPE) {
+            let steps = match rights::steps(own, own, &event.stream, &event.payload) {
+                Ok(steps) => steps,
+                Err(bad) => return Some(Verdict::BadRights(bad)),
+            };
+            for Step { counter, change } in steps {
+                let predicted = || match planted::is(Bug::RightsOfAppliedOnly) {
+                    true => region.rights().of(&counter),
+                    false => self.overlay.rights(region, &counter),
+                };
+                let held = left.get(&counter).copied().unwrap_or_else(predicted);
+                let after = match change {
+                    rights::Change::Gain(amount) => held.saturating_add(amount.into()),
+                    rights::Change::Lose(amount) => match held.checked_sub(amount.into()) {
+                        Some(after) => after,
+                        None => return Some(Verdict::Short { counter, wanted: amount, held }),
+                    },
+                };
+                left.insert(counter, after);
+            }
+        }
+        None
+    }
+
+    /// Notes what a request that is being written does to homes and rights.
+    pub(super) fn note_own(
+        &mut self,
+        region: &Region,
+        request: &crate::Request,
+        draft: &mut Draft,
+    ) {
+        let first = draft.first.plus(draft.revisions.len() as u64 - request.events.len() as u64);
+        for (nth, event) in (0..).zip(&request.events) {
+            let ours = event.stream.starts_with('$') || event.kind.starts_with('$');
+            if ours {
+                let dot = Dot { origin: self.own.clone(), seq: first.plus(nth) };
+                let what = (event.stream.as_str(), event.kind.as_str(), &event.payload[..]);
+                self.overlay.note(region, &dot, draft.stamp, what, &mut draft.way);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
