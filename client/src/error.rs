@@ -82,6 +82,37 @@ pub enum AppendError {
         /// What was written.
         appended: Box<Appended>,
     },
+    /// The stream has a home, and that region could not be asked until the deadline.
+    #[error("{stream} is homed in {home}, which could not be asked")]
+    NotHome {
+        /// Name of the stream, or of the category that was to be handed over.
+        stream: String,
+        /// Its home: a region.
+        home: String,
+        /// Which of the stream's homes, from 1.
+        epoch: u32,
+    },
+    /// Until the deadline, not every region was known to hold the declaration of a home, so nobody could say
+    /// that an expectation holds everywhere.
+    #[error("{category} has been homed lately, and {} has not confirmed it", waits_for.join(", "))]
+    HomeUnconfirmed {
+        /// The category.
+        category: String,
+        /// Regions that have not confirmed it.
+        waits_for: Vec<String>,
+    },
+    /// The region may not take so much from a bounded counter. Another one may have rights to pass on.
+    #[error("the region may take {held} from {field} of {stream}, not {wanted}")]
+    RightsShort {
+        /// Name of the stream.
+        stream: String,
+        /// The bounded counter.
+        field: String,
+        /// How much was to be taken.
+        wanted: u64,
+        /// What the region may take.
+        held: u64,
+    },
     /// There is no definition of aggregates of the category.
     #[error("there is no definition of aggregates of category {category:?}")]
     NoDefinition {
@@ -144,7 +175,14 @@ impl AppendError {
     ///
     /// An unknown one only through [`Append::retry_of`](crate::Append::retry_of).
     pub fn retryable(&self) -> bool {
-        matches!(self, Self::Overloaded { .. } | Self::Unavailable { .. } | Self::Unknown { .. })
+        matches!(
+            self,
+            Self::Overloaded { .. }
+                | Self::Unavailable { .. }
+                | Self::NotHome { .. }
+                | Self::HomeUnconfirmed { .. }
+                | Self::Unknown { .. }
+        )
     }
 }
 

@@ -7,7 +7,9 @@ use anabranch_core::Context;
 use anabranch_core::planted::{self, Bug};
 use anabranch_proto::convert::{Expectation, Expected, never_sent, refusal_of, sources};
 use anabranch_proto::v1::refusal::producer_fault::Kind;
-use anabranch_proto::v1::refusal::{Conflict as WireConflict, Invalid, ProducerFault, Reason};
+use anabranch_proto::v1::refusal::{
+    Conflict as WireConflict, HomeUnconfirmed, Invalid, NotHome, ProducerFault, Reason, RightsShort,
+};
 use tonic::{Code, ConnectError, Status};
 
 use crate::append::{Appended, Ticket};
@@ -158,6 +160,17 @@ impl Failure {
             // A leader whose clock is off does not propose; another one may be elected.
             Reason::Clock(_) => Self::Later { error: refused(&status), after: Duration::ZERO },
             Reason::NotCaughtUp(_) | Reason::Forgetful(_) => Self::Final(refused(&status)),
+            Reason::NotHome(NotHome { stream, home, epoch }) => {
+                let error = AppendError::NotHome { stream, home, epoch };
+                Self::Later { error, after: Duration::ZERO }
+            }
+            Reason::HomeUnconfirmed(HomeUnconfirmed { category, waits_for }) => {
+                let error = AppendError::HomeUnconfirmed { category, waits_for };
+                Self::Later { error, after: Duration::ZERO }
+            }
+            Reason::RightsShort(RightsShort { stream, field, wanted, held }) => {
+                Self::Final(AppendError::RightsShort { stream, field, wanted, held })
+            }
         }
     }
 

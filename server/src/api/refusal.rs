@@ -79,6 +79,25 @@ pub(super) fn of_append(
         AppendError::Forgotten { oldest } => producer_fault(message, Kind::Forgotten, 0, oldest),
         AppendError::IdReused { .. } => convert::invalid("events.id", &message, 0, 0),
         AppendError::SequenceReused { .. } => convert::invalid("producer.sequence", &message, 0, 0),
+        AppendError::NotHome { stream, home } => {
+            let (home, epoch) = (home.region.to_string(), home.epoch);
+            let not_home = refusal::NotHome { stream, home, epoch };
+            refused(Code::Unavailable, message, Reason::NotHome(not_home))
+        }
+        AppendError::HomesDiffer { .. } => convert::invalid("events.stream", &message, 0, 0),
+        AppendError::HomeUnconfirmed { category, waits_for } => {
+            let waits_for = waits_for.iter().map(ToString::to_string).collect();
+            let unconfirmed = refusal::HomeUnconfirmed { category, waits_for };
+            refused(Code::Unavailable, message, Reason::HomeUnconfirmed(unconfirmed))
+        }
+        AppendError::Class(_) => class_refused(message),
+        AppendError::RightsShort { counter, wanted, held } => {
+            let (stream, field) = (counter.stream.into(), counter.field.into());
+            let held = u64::try_from(held).unwrap_or(u64::MAX);
+            let short = refusal::RightsShort { stream, field, wanted, held };
+            refused(Code::FailedPrecondition, message, Reason::RightsShort(short))
+        }
+        AppendError::BadRights(_) => convert::invalid("events.payload", &message, 0, 0),
         AppendError::Overload { what, retry_after } => overload(what, retry_after),
         AppendError::ClockBehind(clock) => {
             let (ahead_ms, allowed_ms) = (ms(clock.ahead), ms(clock.drift_max));
@@ -109,6 +128,13 @@ pub(super) fn of_append(
         }
         AppendError::Unknown { .. } => unknown(message, waited),
     }
+}
+
+fn class_refused(problem: String) -> Status {
+    let field = "class".to_owned();
+    let message = format!("{field}: {problem}");
+    let invalid = refusal::Invalid { field, problem, limit: 0, actual: 0 };
+    refused(Code::FailedPrecondition, message, Reason::Invalid(invalid))
 }
 
 fn producer_fault(message: String, kind: Kind, epoch: u32, sequence: u64) -> Status {

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use anabranch_core::aggregate::BadOperation;
+use anabranch_core::class::Home;
 use anabranch_core::event::{Event, EventId};
 use anabranch_core::planted::{self, Bug};
 use anabranch_core::region::Receipt;
-use anabranch_core::sequencer::{Conflict, Expected, Submission};
+use anabranch_core::rights::Counter;
+use anabranch_core::sequencer::{ClassRefused, Conflict, Expected, Submission};
 use anabranch_core::stamp::ClockBehind;
-use anabranch_core::{Context, SessionToken};
+use anabranch_core::{Context, RegionName, SessionToken};
 use anabranch_log::Room;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -66,6 +69,52 @@ pub enum AppendError {
         /// The sequence.
         sequence: u64,
     },
+    /// Refused: only the stream's home appends to it.
+    #[error("{stream:.NAME_TOLD$} is homed in {}, epoch {}: append there", .home.region, .home.epoch)]
+    NotHome {
+        /// The stream, or the category that was to be handed over.
+        stream: String,
+        /// Its home.
+        home: Home,
+    },
+    /// Refused: no region may append to all of the streams.
+    #[error("{:.NAME_TOLD$} is homed in {}, {:.NAME_TOLD$} in {}: append to them one by one", .first.0, .first.1, .second.0, .second.1)]
+    HomesDiffer {
+        /// A stream and its home.
+        first: (String, RegionName),
+        /// Another one.
+        second: (String, RegionName),
+    },
+    /// Refused: it is not known yet that every region knows the home.
+    #[error(
+        "{category} has been homed here lately, and {} has not confirmed it yet: appends with an \
+         expectation have to wait", listed(.waits_for)
+    )]
+    HomeUnconfirmed {
+        /// The category.
+        category: String,
+        /// Regions that have not confirmed it.
+        waits_for: Vec<RegionName>,
+    },
+    /// Refused: the change of class makes no sense.
+    #[error(transparent)]
+    Class(ClassRefused),
+    /// Refused: the region holds too few rights to a bounded counter.
+    #[error(
+        "this region may take {held} from {} of {:.NAME_TOLD$}, not {wanted}; another region may have \
+         rights to pass on", .counter.field, .counter.stream
+    )]
+    RightsShort {
+        /// Which counter.
+        counter: Counter,
+        /// How much was to be taken away.
+        wanted: u64,
+        /// What the region may take away.
+        held: u128,
+    },
+    /// Refused: the event is of the type that changes rights, and badly formed.
+    #[error(transparent)]
+    BadRights(BadOperation),
     /// Refused: too much is waiting.
     #[error("too many {what}; retry after {retry_after:?}")]
     Overload {
@@ -145,6 +194,10 @@ fn described(conflicts: &[Conflict]) -> String {
         0 => told,
         more => format!("{told}; and {more} more"),
     }
+}
+
+fn listed(regions: &[RegionName]) -> String {
+    regions.iter().map(RegionName::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// When to try again if the sequencer's queue is full.

@@ -18,7 +18,7 @@ use std::time::Duration;
 use anabranch_core::import::Importer;
 use anabranch_core::limits::{GROUP_BYTES, IMPORT_BYTES};
 use anabranch_core::planted::{self, Bug};
-use anabranch_core::region::{Outcome, Receipt};
+use anabranch_core::region::{Outcome, Receipt, Region};
 use anabranch_core::sequencer::{Sequencer, Submission, Ticket, Ticketed, Verdict};
 use anabranch_core::{Command, Incarnation, Origin, RegionName, Stamp};
 use anabranch_gossip::{Gossip, Sink};
@@ -121,7 +121,7 @@ impl Lead {
                 moved = leadership.changed() => if moved.is_err() { return },
                 Some(job) = self.jobs.recv() => turn_away(job, &leadership),
                 () = tokio::time::sleep(LOOK_IDLE) => {
-                    self.watch.look(self.state.region(anabranch_core::region::Region::last_stamp));
+                    self.watch.look(self.state.region(Region::last_stamp));
                 }
             }
         }
@@ -300,7 +300,7 @@ impl Reign {
     /// When to look at statements or promises next.
     fn tick(&self, lead: &Lead) -> Instant {
         let now = Instant::now();
-        match self.unfinal(lead) {
+        match self.wants_words(lead) {
             false => now + FLOW,
             true if now < self.next_statement => self.next_statement,
             true => self.next_close,
@@ -309,8 +309,13 @@ impl Reign {
 
     /// Whether somebody may wait for the global order: it lags behind what is applied.
     fn unfinal(&self, lead: &Lead) -> bool {
-        let events = lead.state.region(anabranch_core::region::Region::position);
+        let events = lead.state.region(Region::position);
         lead.state.order_position() < events
+    }
+
+    /// Whether somebody may wait for what other regions say of themselves.
+    fn wants_words(&self, lead: &Lead) -> bool {
+        self.unfinal(lead) || lead.state.region(Region::awaits_confirmation)
     }
 
     /// Fills the free places on the way through Raft, appends and imports by turns: a region that
@@ -405,6 +410,20 @@ impl Reign {
             Verdict::Forgotten { oldest } => AppendError::Forgotten { oldest },
             Verdict::IdReused { id } => AppendError::IdReused { id },
             Verdict::SequenceReused { sequence } => AppendError::SequenceReused { sequence },
+            Verdict::NotHome { stream, home } => {
+                // Where to go is not what is: the home decides for itself.
+                let _ = reply.send(Err(AppendError::NotHome { stream, home }));
+                return;
+            }
+            Verdict::HomesDiffer { first, second } => AppendError::HomesDiffer { first, second },
+            Verdict::HomeUnconfirmed { category, waits_for } => {
+                AppendError::HomeUnconfirmed { category, waits_for }
+            }
+            Verdict::Class(refused) => AppendError::Class(refused),
+            Verdict::Short { counter, wanted, held } => {
+                AppendError::RightsShort { counter, wanted, held }
+            }
+            Verdict::BadRights(bad) => AppendError::BadRights(bad),
         };
         self.refuse(lead, refused, reply);
     }
@@ -451,7 +470,7 @@ impl Reign {
             return false;
         }
         let now = Instant::now();
-        let statements = now >= self.next_statement && self.unfinal(lead);
+        let statements = now >= self.next_statement && self.wants_words(lead);
         let frontier = self.sequencer.frontier();
         let batch = lead.inlet.take(time_ms, frontier, IMPORT_BYTES, statements);
         if batch.is_empty() {
@@ -470,7 +489,7 @@ impl Reign {
     /// nothing, so what others sent is all that shows that they do.
     fn close(&mut self, lead: &mut Lead) {
         let now = Instant::now();
-        let position = lead.state.region(anabranch_core::region::Region::position);
+        let position = lead.state.region(Region::position);
         if position != self.flow.position {
             self.flow = Flow { position, until: now + FLOW };
         }
