@@ -7,7 +7,8 @@ use std::str::FromStr;
 use serde_json::{Map, Value as Json};
 
 use super::operation::{Action, EVENT_TYPE};
-use super::statement::{BadStatement, Statement};
+use super::statement::{BadStatement, RESERVED, Statement};
+use super::value::Value;
 use crate::rights;
 
 /// Stands for every type of event but [`EVENT_TYPE`] and [`rights::EVENT_TYPE`].
@@ -48,8 +49,11 @@ pub enum Kind {
     Flag,
     /// A list.
     List,
-    /// From keys to any of the others.
+    /// From keys to any of the others but the next.
     Map(Box<Kind>),
+    /// A value that the stream's events change one after the other, in the global order: not merged. It
+    /// begins as this one.
+    Ordered(Value),
 }
 
 /// Why an action has no place in a field.
@@ -113,7 +117,10 @@ impl Kind {
             Action::Enable | Action::Disable => *self == Self::Flag,
             Action::Insert { .. } | Action::Delete(_) => *self == Self::List,
             Action::RemoveKey => false,
-            Action::Clear => !matches!(self, Self::GCounter | Self::BoundedCounter | Self::GSet),
+            Action::Clear => !matches!(
+                self,
+                Self::GCounter | Self::BoundedCounter | Self::GSet | Self::Ordered(_)
+            ),
         }
     }
 
@@ -130,14 +137,18 @@ impl Kind {
             Self::Flag => "enable, disable, clear",
             Self::List => "insert, delete, clear",
             Self::Map(_) => "clear; with a key: remove-key, and what the type under it has",
+            Self::Ordered(_) => "none: events feed it",
         }
     }
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Self::Map(inner) = self {
-            return write!(f, "map of {inner}");
+        match self {
+            Self::Map(inner) => return write!(f, "map of {inner}"),
+            Self::Ordered(Value::Null) => return f.write_str("ordered"),
+            Self::Ordered(first) => return write!(f, "ordered from {first}"),
+            _ => {}
         }
         let name = Self::PLAIN.iter().find(|(_, kind)| kind == self).map(|(name, _)| *name);
         f.write_str(name.expect("every plain type has a name"))
@@ -148,13 +159,18 @@ impl FromStr for Kind {
     type Err = ();
     fn from_str(text: &str) -> Result<Self, ()> {
         let plain = |text: &str| Self::PLAIN.into_iter().find(|(name, _)| *name == text);
-        match text.strip_prefix("map of ") {
+        if let Some(inner) = text.strip_prefix("map of ") {
             // Rights are counted by stream and field.
-            Some(inner) => plain(inner)
-                .filter(|(_, kind)| *kind != Self::BoundedCounter)
-                .map(|(_, kind)| Self::Map(Box::new(kind)))
-                .ok_or(()),
-            None => plain(text).map(|(_, kind)| kind).ok_or(()),
+            let inner = plain(inner).filter(|(_, kind)| *kind != Self::BoundedCounter);
+            return inner.map(|(_, kind)| Self::Map(Box::new(kind))).ok_or(());
+        }
+        if let Some(first) = text.strip_prefix("ordered from ") {
+            let json: Json = serde_json::from_str(first).map_err(|_| ())?;
+            return Value::from_json(&json).map(Self::Ordered).map_err(|_| ());
+        }
+        match text {
+            "ordered" => Ok(Self::Ordered(Value::Null)),
+            text => plain(text).map(|(_, kind)| kind).ok_or(()),
         }
     }
 }
@@ -230,6 +246,26 @@ fn check_name(at: &str, name: &str) -> Result<(), BadDefinition> {
 }
 
 impl Definition {
+    /// The fields that are merged: all but the ordered ones.
+    pub(super) fn merged(&self) -> impl Iterator<Item = (&String, &Kind)> {
+        self.fields.iter().filter(|(_, kind)| !matches!(kind, Kind::Ordered(_)))
+    }
+    /// The ordered fields, and what each begins as.
+    pub(super) fn ordered(&self) -> impl Iterator<Item = (&String, &Value)> {
+        ordered(&self.fields)
+    }
+    /// Whether any field is ordered.
+    pub fn has_ordered(&self) -> bool {
+        self.ordered().next().is_some()
+    }
+
+    /// What events of a type do, in this order.
+    pub(super) fn statements(&self, kind: &str) -> impl Iterator<Item = &Statement> {
+        let of = |kind: &str| self.on.get(kind).map_or(&[][..], Vec::as_slice).iter();
+        let carries_operations = kind == EVENT_TYPE || kind == rights::EVENT_TYPE;
+        of(kind).chain(of(ANY_TYPE).filter(move |_| !carries_operations))
+    }
+
     /// Reads a definition:
     /// `{"category": …, "version": …, "fields": {name: type}, "on": {event type: [statement]}}`.
     ///
@@ -276,13 +312,13 @@ impl Definition {
             let kind = text.parse().map_err(|()| {
                 let names: Vec<_> = Kind::PLAIN.iter().map(|(name, _)| *name).collect();
                 let names = names.join(", ");
-                form(
-                    &at,
-                    format!(
-                        "{text:?} is no type: {names}, or map of one of these but bounded-counter"
-                    ),
-                )
+                let others = "map of one of these but bounded-counter, ordered, or ordered from a \
+                              value in JSON";
+                form(&at, format!("{text:?} is no type: {names}, {others}"))
             })?;
+            if matches!(kind, Kind::Ordered(_)) && RESERVED.contains(&name.as_str()) {
+                return Err(form(at, "is a word of statements, so none could read the field"));
+            }
             kinds.insert(name.clone(), kind);
         }
         match kinds.is_empty() {
@@ -340,6 +376,14 @@ impl Definition {
     }
 }
 
+/// The ordered ones among fields, and what each begins as.
+pub(super) fn ordered(fields: &BTreeMap<String, Kind>) -> impl Iterator<Item = (&String, &Value)> {
+    fields.iter().filter_map(|(name, kind)| match kind {
+        Kind::Ordered(first) => Some((name, first)),
+        _ => None,
+    })
+}
+
 /// A letter, then letters, digits and `_`.
 pub(super) fn is_field_name(name: &str) -> bool {
     let mut chars = name.chars();
@@ -359,11 +403,15 @@ mod tests {
     fn definitions_come_back() {
         let definition = read(
             r#"{"category": "file", "version": 3,
-                "fields": {"lines": "pn-counter", "by": "map of pn-counter", "authors": "or-set"},
+                "fields": {"lines": "pn-counter", "by": "map of pn-counter", "authors": "or-set",
+                           "state": "ordered from \"new\"", "last": "ordered", "high": "ordered from -1"},
                 "on": {"FileChanged": ["lines += $.added - $.deleted", "authors add $.author",
-                                       "by[$.author] += 1 when $.added > 0"]}}"#,
+                                       "by[$.author] += 1 when $.added > 0",
+                                       "last = $.author", "high = max(high, $.added)"]}}"#,
         )
         .unwrap();
+        assert_eq!(definition.fields["state"], Kind::Ordered("new".into()));
+        assert_eq!(definition.to_json()["fields"]["last"], "ordered");
         assert_eq!(Definition::from_json(&definition.to_json()), Ok(definition));
     }
 
@@ -399,6 +447,17 @@ mod tests {
                 "field a is a max, which has no \"increment\"",
             ),
             (with(r#"{"a":"max"}"#, r#"{"$operations":[]}"#), "carry operations"),
+            (with(r#"{"a":"ordered from x"}"#, "{}"), r#""ordered from x" is no type"#),
+            (with(r#"{"a":"map of ordered"}"#, "{}"), "is no type"),
+            (with(r#"{"not":"ordered"}"#, "{}"), "fields.not: is a word of statements"),
+            (
+                with(r#"{"a":"max","o":"ordered"}"#, r#"{"E":["o = 1","a offer o"]}"#),
+                r#"on.E[1], "a offer o": field a is a max and cannot read o, which is ordered"#,
+            ),
+            (
+                with(r#"{"a":"max","o":"ordered"}"#, r#"{"*":["o = a"]}"#),
+                "field o is ordered and cannot read a, which is a max",
+            ),
         ] {
             let error = read(&text).unwrap_err().to_string();
             assert!(error.contains(wanted), "{text}: {error}");

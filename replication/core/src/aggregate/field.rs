@@ -68,6 +68,7 @@ impl Field {
             Kind::MvRegister | Kind::GSet | Kind::OrSet | Kind::Flag => Self::Set(Set::default()),
             Kind::List => Self::List(List::default()),
             Kind::Map(_) => Self::Map(Entries::default()),
+            Kind::Ordered(_) => unreachable!("ordered fields are not merged"),
         }
     }
 
@@ -256,6 +257,7 @@ impl Field {
                 let left = entries.len();
                 Self::Map(Entries { entries, since: 0, left })
             }
+            Kind::Ordered(_) => unreachable!("ordered fields are not merged"),
         })
     }
 }

@@ -10,6 +10,9 @@
 //! holds is *stable*: whatever is still to come was made by somebody who held it. So what is stable
 //! needs no record of its own, and [`State::settle`] forgets it; sets need none from the start
 //! (docs/adr/0009-aggregates.md).
+//!
+//! Beside what is merged there are ordered fields: folded by the same statements, but one event after
+//! the other, in the global order. [`Ordered`] holds those of a stream.
 
 mod best;
 mod bounded;
@@ -18,6 +21,8 @@ mod definition;
 mod field;
 mod list;
 mod operation;
+mod ordered;
+mod repeats;
 mod set;
 mod statement;
 mod tag;
@@ -32,6 +37,7 @@ use serde_json::{Map, Value as Json};
 pub use definition::{ANY_TYPE, BadDefinition, DEFINITION_BYTES, Definition, Kind};
 pub use list::{ELEMENT_ID_BYTES, ElementId, NoElementId};
 pub use operation::{Action, BadOperation, EVENT_TYPE, OPERATIONS, Operation, Operations};
+pub use ordered::Ordered;
 pub use statement::{BadPayload, BadStatement, Statement};
 pub use tag::Origins;
 pub use value::{VALUE_BYTES, Value, ValueTooLong};
@@ -64,6 +70,20 @@ pub struct Input<'a> {
     pub kind: &'a str,
     /// Its payload.
     pub payload: &'a [u8],
+}
+
+impl Input<'_> {
+    /// What statements see of it.
+    fn scope<'a>(&'a self, ordered: &'a [Value]) -> Scope<'a> {
+        Scope {
+            payload: Payload::new(self.payload),
+            stream: self.stream,
+            kind: self.kind,
+            region: self.dot.origin.region.as_str(),
+            unix_ms: self.stamp.unix_ms(),
+            ordered,
+        }
+    }
 }
 
 /// What makes a retry of an event in another region the same event: its id, if the client gave one,
@@ -117,7 +137,7 @@ pub struct State {
 impl State {
     /// The aggregate of a stream without events.
     pub fn new(definition: &Definition) -> Self {
-        let fields = definition.fields.values().map(Field::new).collect();
+        let fields = definition.merged().map(|(_, kind)| Field::new(kind)).collect();
         Self { fields, events: 0, bad: 0 }
     }
 
@@ -150,7 +170,7 @@ impl State {
                 observed: work.observed.as_ref(),
                 undone,
             };
-            let fields = definition.fields.iter().zip(&mut self.fields);
+            let fields = definition.merged().zip(&mut self.fields);
             let named = fields.into_iter().find(|((name, _), _)| **name == operation.field);
             let ((_, kind), field) = named.expect("the operation was checked");
             field.apply(kind, operation.key.as_deref(), &operation.action, &place, stable);
@@ -181,7 +201,7 @@ impl State {
                 observed: None,
                 undone: false,
             };
-            let fields = definition.fields.iter().zip(&mut self.fields);
+            let fields = definition.merged().zip(&mut self.fields);
             let named = fields.into_iter().find(|((name, _), _)| **name == operation.field);
             let ((_, kind), field) = named.expect("the operation was checked");
             field.apply(kind, None, &operation.action, &place, &Context::new());
@@ -198,14 +218,14 @@ impl State {
 
     /// Forgets what nothing that is still to come can ask for.
     pub fn settle(&mut self, definition: &Definition, stable: &Context) {
-        for (kind, field) in definition.fields.values().zip(&mut self.fields) {
+        for ((_, kind), field) in definition.merged().zip(&mut self.fields) {
             field.settle(kind, stable);
         }
     }
 
-    /// What readers see: an object with every field.
+    /// What readers see: an object with every field that is merged.
     pub fn value(&self, definition: &Definition) -> Map<String, Json> {
-        let fields = definition.fields.iter().zip(&self.fields);
+        let fields = definition.merged().zip(&self.fields);
         fields.map(|((name, kind), field)| (name.clone(), field.value(kind))).collect()
     }
 
@@ -228,7 +248,7 @@ impl State {
         let mut out = Vec::new();
         out.put_varint(self.events);
         out.put_varint(self.bad);
-        for (kind, field) in definition.fields.values().zip(&self.fields) {
+        for ((_, kind), field) in definition.merged().zip(&self.fields) {
             field.canonical(kind, &mut out);
         }
         out
@@ -263,7 +283,7 @@ impl State {
         let events = reader.varint("events of a state")?;
         let bad = reader.varint("bad events of a state")?;
         let mut loader = Loader::new(reader, origins)?;
-        let fields = definition.fields.values().map(|kind| Field::decode(kind, &mut loader));
+        let fields = definition.merged().map(|(_, kind)| Field::decode(kind, &mut loader));
         let fields = fields.collect::<Result<_, _>>()?;
         loader.reader.finish("state")?;
         Ok(Self { fields, events, bad })
@@ -288,17 +308,9 @@ impl Work {
             return Ok(Self { operations: (0..).zip(sent.operations).collect(), observed });
         }
         let mut work = Self { operations: Vec::new(), observed: None };
-        let of_type = definition.on.get(input.kind).map_or(&[][..], Vec::as_slice);
-        let of_any = definition.on.get(ANY_TYPE).map_or(&[][..], Vec::as_slice);
-        let statements = of_type.iter().chain(of_any);
-        let scope = Scope {
-            payload: Payload::new(input.payload),
-            stream: input.stream,
-            kind: input.kind,
-            region: input.dot.origin.region.as_str(),
-            unix_ms: input.stamp.unix_ms(),
-        };
-        for (nth, statement) in (0..).zip(statements) {
+        let statements = definition.statements(input.kind);
+        let scope = input.scope(&[]);
+        for (nth, statement) in (0..).zip(statements).filter(|(_, of)| of.ordered().is_none()) {
             let bad = |source| BadEvent::Statement { text: statement.text().to_owned(), source };
             if let Some(operation) = statement.evaluate(&scope).map_err(bad)? {
                 operation.check(definition)?;

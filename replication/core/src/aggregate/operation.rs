@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::definition::{Definition, NoSuchPlace};
+use super::definition::{Definition, Kind, NoSuchPlace};
 use super::list::ElementId;
 use super::value::{VALUE_BYTES, Value};
 use crate::codec::Reader;
@@ -133,6 +133,15 @@ pub enum BadOperation {
         /// The operations of the type.
         has: &'static str,
     },
+    /// No operation is for an ordered field.
+    #[error(
+        "field {field:?} is ordered: the stream's events feed it, by the statements of the definition, \
+         and no operation does"
+    )]
+    Ordered {
+        /// The field named.
+        field: String,
+    },
     /// A map needs a key for that; other fields have none.
     #[error("field {field:?} is a {kind}: {problem}")]
     Key {
@@ -172,6 +181,9 @@ impl Operation {
             let (field, category) = (self.field.clone(), definition.category.clone());
             return Err(BadOperation::NoField { field, category, fields: fields.join(", ") });
         };
+        if let Kind::Ordered(_) = kind {
+            return Err(BadOperation::Ordered { field: self.field.clone() });
+        }
         let key = |problem| {
             Err(BadOperation::Key { field: self.field.clone(), kind: kind.to_string(), problem })
         };

@@ -8,18 +8,18 @@
 //! compare   := sum [ ( '==' | '!=' | '<' | '<=' | '>' | '>=' ) sum ]
 //! sum       := term { ( '+' | '-' ) term }
 //! term      := path | '@stream' | '@type' | '@region' | '@time' | number | "text" | 'true' | 'false'
-//!            | 'null' | 'exists' path | '(' expr ')'
+//!            | 'null' | 'exists' path | '(' expr ')' | ( 'min' | 'max' ) '(' expr ',' expr ')' | field
 //! path      := '$' { '.' name | '[' number ']' | '["name"]' }
 //! ```
 //! Sums are of whole numbers. A path that leads nowhere makes the event a bad one, except after
-//! `exists`.
+//! `exists`. Only ordered fields can be read, and only where an ordered field is written.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 
-use super::definition::{Kind, NoSuchPlace};
+use super::definition::{Kind, NoSuchPlace, ordered};
 use super::operation::{Action, Operation};
 use super::value::Value;
 
@@ -27,6 +27,10 @@ use super::value::Value;
 const STATEMENT_BYTES: usize = 1024;
 /// Expressions within each other.
 const DEPTH: usize = 16;
+
+/// Words that mean something where a value is needed, so that no field of that name can be read.
+pub(super) const RESERVED: [&str; 8] =
+    ["and", "or", "not", "when", "exists", "true", "false", "null"];
 
 /// Why a statement is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -66,6 +70,27 @@ pub enum BadStatement {
         kind: String,
         /// What is wrong.
         problem: &'static str,
+    },
+    /// An ordered field cannot do that.
+    #[error("field {field} is ordered: {problem}")]
+    Ordered {
+        /// The field named.
+        field: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// It reads a field that it cannot read: what is merged does not know the order, and what is in
+    /// order does not know what is merged.
+    #[error("field {field} is {kind} and cannot read {read}, which is {of}")]
+    Reads {
+        /// The field that is written.
+        field: String,
+        /// Its type.
+        kind: String,
+        /// The field that is read.
+        read: String,
+        /// The type of that one.
+        of: String,
     },
     /// Too long.
     #[error("has {bytes} bytes, at most {STATEMENT_BYTES} are allowed")]
@@ -111,6 +136,8 @@ pub(crate) struct Scope<'a> {
     pub(crate) kind: &'a str,
     pub(crate) region: &'a str,
     pub(crate) unix_ms: u64,
+    /// The ordered fields as they were before the event; none where fields are merged.
+    pub(crate) ordered: &'a [Value],
 }
 
 /// A payload, read as JSON at most once.
@@ -138,10 +165,21 @@ impl<'a> Payload<'a> {
 pub struct Statement {
     text: String,
     field: String,
+    /// Which of the ordered fields it is about; none if the field is merged.
+    ordered: Option<usize>,
     key: Option<Expr>,
     verb: Verb,
     argument: Option<Expr>,
     when: Option<Expr>,
+}
+
+/// What a statement does to an ordered field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// This takes its place.
+    Set(Value),
+    /// This is added to it.
+    Add(i64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,11 +240,13 @@ impl Statement {
         if text.len() > STATEMENT_BYTES {
             return Err(BadStatement::TooLong { bytes: text.len() });
         }
-        let mut parser = Parser { tokens: tokens(text)?, next: 0, end: text.len(), depth: 0 };
+        let (tokens, end) = (tokens(text)?, text.len());
+        let mut parser = Parser { tokens, next: 0, end, depth: 0, fields, field: String::new() };
         let field = match parser.take() {
             Some(Token::Word(word)) => (*word).to_owned(),
             _ => return Err(parser.wrong_last("a statement begins with the name of a field")),
         };
+        parser.field.clone_from(&field);
         let key = match parser.accept(&Token::Sign("[")) {
             true => {
                 let key = parser.expr()?;
@@ -229,7 +269,8 @@ impl Statement {
         if parser.take().is_some() {
             return Err(parser.wrong_last("nothing more is expected"));
         }
-        let statement = Self { text: text.to_owned(), field, key, verb, argument, when };
+        let ordered = ordered(fields).position(|(name, _)| *name == field);
+        let statement = Self { text: text.to_owned(), field, ordered, key, verb, argument, when };
         statement.check(fields)?;
         Ok(statement)
     }
@@ -237,6 +278,9 @@ impl Statement {
     fn check(&self, fields: &BTreeMap<String, Kind>) -> Result<(), BadStatement> {
         let field = self.field.clone();
         let Some(kind) = fields.get(&field) else { return Err(BadStatement::NoField { field }) };
+        if self.ordered.is_some() {
+            return self.check_ordered();
+        }
         let action = self.verb.action(Value::Null);
         let key = |problem| {
             let (field, kind) = (self.field.clone(), kind.to_string());
@@ -258,9 +302,49 @@ impl Statement {
         }
     }
 
+    fn check_ordered(&self) -> Result<(), BadStatement> {
+        let problem = match self.verb {
+            _ if self.key.is_some() => "only maps have keys".to_owned(),
+            Verb::Set | Verb::Plus | Verb::Minus => return Ok(()),
+            verb => {
+                format!("it has =, += and -=, and no {:?}", verb.action(Value::Null).name())
+            }
+        };
+        Err(BadStatement::Ordered { field: self.field.clone(), problem })
+    }
+
     /// As it was written.
     pub fn text(&self) -> &str {
         &self.text
+    }
+    /// The field that it is about.
+    pub(crate) fn field(&self) -> &str {
+        &self.field
+    }
+    /// Which of the definition's ordered fields it is about; none if the field is merged.
+    pub(crate) fn ordered(&self) -> Option<usize> {
+        self.ordered
+    }
+
+    /// What it does to its ordered field on an event; nothing if its condition is false.
+    pub(crate) fn change(&self, scope: &Scope<'_>) -> Result<Option<Change>, BadPayload> {
+        if let Some(when) = &self.when
+            && !when.truth(scope)?
+        {
+            return Ok(None);
+        }
+        let expr = self.argument.as_ref().expect("what ordered fields have takes an argument");
+        Ok(Some(match self.verb {
+            Verb::Plus | Verb::Minus => Change::Add(self.amount(expr, scope)?),
+            _ => Change::Set(expr.evaluate(scope)?),
+        }))
+    }
+
+    /// What is added.
+    fn amount(&self, expr: &Expr, scope: &Scope<'_>) -> Result<i64, BadPayload> {
+        let sign = if self.verb == Verb::Minus { -1 } else { 1 };
+        let by = expr.whole(scope)?.checked_mul(sign);
+        by.ok_or_else(|| BadPayload::Overflow(expr.to_text()))
     }
 
     /// What it does on an event; nothing if its condition is false.
@@ -286,10 +370,7 @@ impl Statement {
         let action = match self.verb {
             Verb::Plus | Verb::Minus => {
                 let expr = argument.expect("sums have an argument");
-                let whole = expr.whole(scope)?;
-                let sign = if self.verb == Verb::Minus { -1 } else { 1 };
-                let by = whole.checked_mul(sign);
-                Action::Increment(by.ok_or_else(|| BadPayload::Overflow(expr.to_text()))?)
+                Action::Increment(self.amount(expr, scope)?)
             }
             verb => match argument {
                 Some(expr) => verb.action(expr.evaluate(scope)?),
@@ -309,6 +390,13 @@ enum Expr {
     Type,
     Region,
     Time,
+    /// An ordered field, as it was before the event.
+    Field {
+        name: Box<str>,
+        at: usize,
+    },
+    Min(Box<[Expr; 2]>),
+    Max(Box<[Expr; 2]>),
     Plus(Box<[Expr; 2]>),
     Minus(Box<[Expr; 2]>),
     Compare(Comparison, Box<[Expr; 2]>),
@@ -365,6 +453,9 @@ impl Expr {
             Self::Type => Value::from(scope.kind),
             Self::Region => Value::from(scope.region),
             Self::Time => Value::Int(i64::try_from(scope.unix_ms).unwrap_or(i64::MAX)),
+            Self::Field { at, .. } => scope.ordered[*at].clone(),
+            Self::Min(sides) => Self::best(sides, scope, Value::min)?,
+            Self::Max(sides) => Self::best(sides, scope, Value::max)?,
             Self::Plus(sides) => self.sum(sides, scope, i64::checked_add)?,
             Self::Minus(sides) => self.sum(sides, scope, i64::checked_sub)?,
             Self::Compare(comparison, sides) => {
@@ -373,10 +464,7 @@ impl Expr {
                     Comparison::Equal => left == right,
                     Comparison::Unequal => left != right,
                     ordering => {
-                        if std::mem::discriminant(&left) != std::mem::discriminant(&right) {
-                            let (what, found) = (sides[0].to_text(), left.kind());
-                            return Err(BadPayload::Kind { what, found, wanted: right.kind() });
-                        }
+                        sides[0].check_alike(&left, &right)?;
                         match ordering {
                             Comparison::Less => left < right,
                             Comparison::LessOrEqual => left <= right,
@@ -390,6 +478,32 @@ impl Expr {
             Self::Or(sides) => Value::Bool(sides[0].truth(scope)? || sides[1].truth(scope)?),
             Self::Not(inner) => Value::Bool(!inner.truth(scope)?),
         })
+    }
+
+    /// The better of two of one kind. Null gives way: nothing was there yet.
+    fn best(
+        sides: &[Self; 2],
+        scope: &Scope<'_>,
+        best: fn(Value, Value) -> Value,
+    ) -> Result<Value, BadPayload> {
+        match (sides[0].evaluate(scope)?, sides[1].evaluate(scope)?) {
+            (Value::Null, other) | (other, Value::Null) => Ok(other),
+            (left, right) => {
+                sides[0].check_alike(&left, &right)?;
+                Ok(best(left, right))
+            }
+        }
+    }
+
+    /// Only values of one kind are less or greater.
+    fn check_alike(&self, own: &Value, other: &Value) -> Result<(), BadPayload> {
+        match std::mem::discriminant(own) == std::mem::discriminant(other) {
+            true => Ok(()),
+            false => {
+                let (what, found) = (self.to_text(), own.kind());
+                Err(BadPayload::Kind { what, found, wanted: other.kind() })
+            }
+        }
     }
 
     fn sum(
@@ -435,6 +549,9 @@ impl Expr {
             Self::Type => "@type".into(),
             Self::Region => "@region".into(),
             Self::Time => "@time".into(),
+            Self::Field { name, .. } => name.to_string(),
+            Self::Min(sides) => format!("min({}, {})", sides[0].to_text(), sides[1].to_text()),
+            Self::Max(sides) => format!("max({}, {})", sides[0].to_text(), sides[1].to_text()),
             Self::Plus(sides) => format!("{} + {}", sides[0].to_text(), sides[1].to_text()),
             Self::Minus(sides) => format!("{} - {}", sides[0].to_text(), sides[1].to_text()),
             Self::Compare(..) | Self::And(_) | Self::Or(_) | Self::Not(_) => "the condition".into(),
@@ -450,8 +567,9 @@ enum Token<'a> {
     Text(String),
 }
 
-const SIGNS: [&str; 18] = [
+const SIGNS: [&str; 19] = [
     "+=", "-=", "==", "!=", "<=", ">=", "=", "<", ">", "+", "-", "(", ")", "[", "]", "$", ".", "@",
+    ",",
 ];
 
 fn tokens(text: &str) -> Result<Vec<(usize, Token<'_>)>, BadStatement> {
@@ -499,11 +617,16 @@ fn word_len(rest: &str) -> usize {
     (1..bytes.len()).find(|at| !inside(*at)).unwrap_or(bytes.len())
 }
 
+const VALUE_NEEDED: &str = "a path, a number, a text or another value is needed";
+
 struct Parser<'a> {
     tokens: Vec<(usize, Token<'a>)>,
     next: usize,
     end: usize,
     depth: usize,
+    fields: &'a BTreeMap<String, Kind>,
+    /// The one that the statement is about.
+    field: String,
 }
 
 impl<'a> Parser<'a> {
@@ -621,8 +744,38 @@ impl<'a> Parser<'a> {
                 self.expect(")")?;
                 inner
             }
-            _ => return Err(self.wrong_last("a path, a number, a text or another value is needed")),
+            Some(Token::Word("min")) if self.accept(&Token::Sign("(")) => Expr::Min(self.two()?),
+            Some(Token::Word("max")) if self.accept(&Token::Sign("(")) => Expr::Max(self.two()?),
+            Some(Token::Word(name)) if !RESERVED.contains(&name) => return self.field(name),
+            _ => return Err(self.wrong_last(VALUE_NEEDED)),
         })
+    }
+
+    /// What is between the brackets of a function.
+    fn two(&mut self) -> Result<Box<[Expr; 2]>, BadStatement> {
+        let left = self.expr()?;
+        self.expect(",")?;
+        let right = self.expr()?;
+        self.expect(")")?;
+        Ok(Box::new([left, right]))
+    }
+
+    /// The word before is the name of a field that is read.
+    fn field(&mut self, name: &str) -> Result<Expr, BadStatement> {
+        let kind = |name: &str| match self.fields.get(name)? {
+            Kind::Ordered(_) => Some("ordered".to_owned()),
+            kind => Some(format!("a {kind}")),
+        };
+        let (field, read) = (self.field.clone(), name.to_owned());
+        match (kind(&field), kind(name)) {
+            (Some(kind), Some(of)) if kind == "ordered" && of == "ordered" => {
+                let at = ordered(self.fields).position(|(known, _)| known == name);
+                Ok(Expr::Field { name: name.into(), at: at.expect("the field is ordered") })
+            }
+            (Some(kind), Some(of)) => Err(BadStatement::Reads { field, kind, read, of }),
+            (Some(kind), None) if kind == "ordered" => Err(BadStatement::NoField { field: read }),
+            _ => Err(self.wrong_last(VALUE_NEEDED)),
+        }
     }
 
     fn path(&mut self) -> Result<Vec<Step>, BadStatement> {
@@ -660,6 +813,8 @@ mod tests {
             ("up", "flag"),
             ("list", "list"),
             ("grown", "g-counter"),
+            ("balance", "ordered from 0"),
+            ("state", "ordered"),
         ]
         .map(|(name, kind)| (name.to_owned(), kind.parse().unwrap()))
         .into()
@@ -667,8 +822,39 @@ mod tests {
 
     fn run(text: &str, payload: &str) -> Result<Option<Operation>, BadPayload> {
         let payload = Payload::new(payload.as_bytes());
-        let scope = Scope { payload, stream: "a-1", kind: "E", region: "eu", unix_ms: 7 };
+        let scope =
+            Scope { payload, stream: "a-1", kind: "E", region: "eu", unix_ms: 7, ordered: &[] };
         Statement::parse(text, &fields()).unwrap().evaluate(&scope)
+    }
+
+    /// With `balance` 10 and `state` as given.
+    fn change(text: &str, state: Value, payload: &str) -> Result<Option<Change>, String> {
+        let payload = Payload::new(payload.as_bytes());
+        let ordered = &[Value::Int(10), state];
+        let scope = Scope { payload, stream: "a-1", kind: "E", region: "eu", unix_ms: 7, ordered };
+        let statement = Statement::parse(text, &fields()).unwrap();
+        statement.change(&scope).map_err(|bad| bad.to_string())
+    }
+
+    #[test]
+    fn ordered_fields_are_read_as_they_were_before_the_event() {
+        let set = |value| Ok(Some(Change::Set(value)));
+        for (text, wanted) in [
+            ("balance = balance - $.a when balance >= $.a", set(Value::Int(7))),
+            ("balance = 1 when balance < $.a", Ok(None)),
+            ("balance -= $.a + balance", Ok(Some(Change::Add(-13)))),
+            ("balance += max($.a, 4)", Ok(Some(Change::Add(4)))),
+            ("state = min(balance, max($.a, 4) - 1)", set(Value::Int(3))),
+            ("state = max(state, $.t)", set("x".into())),
+            ("state = @region when state == null or $.a == 1", set("eu".into())),
+            ("state = 1 when state > 1", Err("state is null, not a whole number".into())),
+            ("state = max(balance, $.t)", Err("balance is a whole number, not text".into())),
+            ("balance += state", Err("state is null, not a whole number of 64 bits".into())),
+        ] {
+            assert_eq!(change(text, Value::Null, r#"{"a":3,"t":"x"}"#), wanted, "{text}");
+        }
+        let later = change("state = \"paid\" when state == \"placed\"", "placed".into(), "{}");
+        assert_eq!(later, set("paid".into()));
     }
 
     fn action(text: &str, payload: &str) -> Action {
@@ -736,6 +922,23 @@ mod tests {
             ("list add 1", "field list is a list, which has no \"add\""),
             ("by += 1", "field by is a map of pn-counter: name the key"),
             ("n[1] += 1", "field n is a pn-counter: only maps have keys"),
+            ("balance offer 1", "field balance is ordered: it has =, += and -=, and no \"offer\""),
+            ("balance clear", "field balance is ordered: it has =, += and -=, and no \"clear\""),
+            ("balance[1] = 1", "field balance is ordered: only maps have keys"),
+            ("balance = state + m", "there is no field \"m\""),
+            ("balance = last", "field balance is ordered and cannot read last, which is a lww-reg"),
+            ("n += balance", "field n is a pn-counter and cannot read balance, which is ordered"),
+            (
+                "by[state] += 1",
+                "field by is a map of pn-counter and cannot read state, which is ord",
+            ),
+            (
+                "n += 1 when n > 1",
+                "field n is a pn-counter and cannot read n, which is a pn-counter",
+            ),
+            ("last = x", "at byte 7: a path, a number"),
+            ("balance = max(1)", "at byte 15: \",\" is needed"),
+            ("balance = and", "at byte 10: a path, a number"),
         ] {
             let error = Statement::parse(text, &fields()).unwrap_err().to_string();
             assert!(error.starts_with(wanted), "{text}: {error}");

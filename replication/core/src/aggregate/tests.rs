@@ -227,7 +227,7 @@ impl World {
                 };
                 list_action(rng, list.as_array().unwrap())
             }
-            Kind::Map(_) => unreachable!("maps of maps are none"),
+            Kind::Map(_) | Kind::Ordered(_) => unreachable!("none is under a key"),
             Kind::BoundedCounter => unreachable!("tests/model looks at rights"),
         };
         Operation { field: (*field).clone(), key, action }
@@ -378,7 +378,7 @@ impl<'a> Spec<'a> {
                 };
                 best.map_or(Json::Null, Value::to_json)
             }
-            Kind::List => panic!("lists are looked at in their own way"),
+            Kind::List | Kind::Ordered(_) => panic!("looked at in their own way"),
             Kind::BoundedCounter => unreachable!("tests/model looks at rights"),
             Kind::Map(inner) => {
                 let mut map = Map::new();
