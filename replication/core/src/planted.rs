@@ -117,6 +117,8 @@ bugs! {
     StableWhenHeldHere = "stable-when-held-here",
     /// Of two definitions of one version the one that arrived last counts (law 5).
     LastDefinitionCounts = "last-definition-counts",
+    /// An event that comes before what was folded of ordered fields is folded after it (law 5).
+    LateEventFoldedLast = "late-event-folded-last",
 }
 
 impl FromStr for Bug {

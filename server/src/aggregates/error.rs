@@ -52,6 +52,19 @@ pub enum AggregateError {
         /// The most that are folded.
         limit: u64,
     },
+    /// Too many events of the stream are not final yet to fold them for one answer.
+    #[error(
+        "{events} events of stream {stream:?} are not final yet; ordered fields are shown over at most \
+         {limit}. What is final can be asked for"
+    )]
+    Unsettled {
+        /// The stream.
+        stream: String,
+        /// Its events that are not final.
+        events: u64,
+        /// The most that are folded.
+        limit: u64,
+    },
     /// The log cannot be read.
     #[error("read the log")]
     Store(#[from] StoreError),

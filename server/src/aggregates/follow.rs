@@ -18,11 +18,12 @@ use super::board::{Board, Category};
 use super::catalog::{self, Catalog};
 use super::projection::Projection;
 use super::stability::Stability;
+use super::walk::{Walk, Walked, earliest};
 use crate::env::blocking;
 use crate::read::View;
 
 /// Events looked at before what is known is published, and others have their turn.
-const PASS_EVENTS: u64 = 8192;
+pub(super) const PASS_EVENTS: u64 = 8192;
 /// Events and bytes read at once.
 const READ_EVENTS: usize = 512;
 const READ_BYTES: usize = 1024 * 1024;
@@ -63,8 +64,19 @@ pub(super) struct Follower<V> {
     /// Whether the log is known to be the one that was followed so far.
     verified: bool,
     stability: Stability,
-    /// Definitions whose aggregates are not up to `next` yet, with what is stable where they are.
-    catching_up: BTreeMap<String, Stability>,
+    /// The way through the global order of those that are served and have ordered fields.
+    walk: Option<Walk>,
+    /// Definitions whose aggregates are not up to `next` yet, or not to what is final.
+    catching_up: BTreeMap<String, CatchingUp>,
+}
+
+/// Where a definition is that is not served yet.
+#[derive(Default)]
+struct CatchingUp {
+    /// What is stable there.
+    stability: Stability,
+    /// Its own way through the global order, if it has ordered fields.
+    walk: Option<Walk>,
 }
 
 impl<V: View> Follower<V> {
@@ -85,6 +97,7 @@ impl<V: View> Follower<V> {
             last: None,
             verified: false,
             stability: Stability::default(),
+            walk: None,
             catching_up: BTreeMap::new(),
         };
         if let Err(error) = follower.resume() {
@@ -135,7 +148,12 @@ impl<V: View> Follower<V> {
         let states = Arc::clone(&self.states);
         let projection = Projection::open(self.shard, Arc::clone(definition), states)?;
         let projection = Arc::new(projection);
-        let ready = projection.next() >= self.next;
+        let complete = projection.settled().is_none_or(|settled| settled.is_complete());
+        let ready = projection.next() >= self.next && complete;
+        if ready {
+            // What is served next may be behind the others.
+            self.walk = None;
+        }
         let replaced = self.board.change(|categories| {
             let category = categories.entry(name.clone()).or_insert_with(Category::default);
             // The one that was being built is of no use any more.
@@ -151,7 +169,7 @@ impl<V: View> Follower<V> {
         });
         match ready {
             true => drop(self.catching_up.remove(&name)),
-            false => drop(self.catching_up.insert(name, Stability::default())),
+            false => drop(self.catching_up.insert(name, CatchingUp::default())),
         }
         replaced.into_iter().flatten().try_for_each(|replaced| replaced.forget())
     }
@@ -176,6 +194,25 @@ impl<V: View> Follower<V> {
             if self.catch_up(&name)? == Pass::More {
                 pass = Pass::More;
             }
+        }
+        if self.settle()? == Pass::More {
+            pass = Pass::More;
+        }
+        Ok(pass)
+    }
+
+    /// Gives what has become final to those that are served and have ordered fields.
+    fn settle(&mut self) -> Result<Pass, PassError> {
+        let mut serving = self.board.serving();
+        serving.retain(|_, projection| projection.settled().is_some());
+        let Some(begin) = earliest(serving.values().filter_map(|of| of.settled())) else {
+            self.walk = None;
+            return Ok(Pass::Done);
+        };
+        let walk = self.walk.get_or_insert_with(|| Walk::after(begin));
+        let Walked { pass, news } = walk.pass(&*self.view, &serving)?;
+        if news {
+            self.board.moved();
         }
         Ok(pass)
     }
@@ -290,13 +327,22 @@ impl<V: View> Follower<V> {
             return Ok(Pass::Done);
         };
         // It stays among those that catch up, also if the log cannot be read now.
-        let mut stability = self.catching_up.remove(name).unwrap_or_default();
-        let caught = self.take_missing(name, &projection, &mut stability);
-        self.catching_up.insert(name.to_owned(), stability);
-        if caught? < self.next {
+        let mut catching_up = self.catching_up.remove(name).unwrap_or_default();
+        let caught = self.take_missing(name, &projection, &mut catching_up.stability);
+        let settled = self.take_final(name, &projection, &mut catching_up.walk);
+        self.catching_up.insert(name.to_owned(), catching_up);
+        let (caught, settled) = (caught?, settled?);
+        if caught < self.next || settled == Pass::More {
             return Ok(Pass::More);
         }
-        self.catching_up.remove(name);
+        if !projection.settled().is_none_or(|settled| settled.is_current()) {
+            // The log is being applied again, and has not come to where it was.
+            return Ok(Pass::Done);
+        }
+        let caught_up = self.catching_up.remove(name);
+        if self.walk.is_none() {
+            self.walk = caught_up.and_then(|caught_up| caught_up.walk);
+        }
         let replaced = self.board.change(|categories| {
             let category = categories.entry(name.to_owned()).or_insert_with(Category::default);
             let built = category.building.take();
@@ -349,6 +395,22 @@ impl<V: View> Follower<V> {
         Ok(at)
     }
 
+    /// Takes what is final and was not seen.
+    fn take_final(
+        &self,
+        name: &str,
+        projection: &Arc<Projection>,
+        walk: &mut Option<Walk>,
+    ) -> Result<Pass, PassError> {
+        let Some(settled) = projection.settled() else { return Ok(Pass::Done) };
+        let walk = walk.get_or_insert_with(|| Walk::after(settled.cut()));
+        let only = BTreeMap::from([(name.to_owned(), Arc::clone(projection))]);
+        let Walked { pass, .. } = walk.pass(&*self.view, &only)?;
+        // The others must not be ahead: what they have passed, it would miss.
+        let ahead = self.walk.as_ref().is_some_and(|others| !walk.cut().covers(others.cut()));
+        Ok(if ahead { Pass::More } else { pass })
+    }
+
     fn publish(&self) {
         // Those that are served have seen everything before it.
         self.board.serving().values().for_each(|projection| projection.passed(self.next));
@@ -389,7 +451,7 @@ impl<V: View> Follower<V> {
         self.board.clear().iter().for_each(|projection| projection.give_up());
         self.board.take_reported();
         (self.next, self.last, self.catalog) = Default::default();
-        (self.stability, self.verified) = Default::default();
+        (self.stability, self.verified, self.walk) = Default::default();
         self.catching_up.clear();
     }
 
@@ -513,6 +575,10 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    /// Its place in the global order.
+    pub(super) fn place(&self) -> (Stamp, &Dot) {
+        (self.stamp, &self.dot)
+    }
     pub(super) fn input(&self) -> Input<'_> {
         Input {
             dot: &self.dot,

@@ -6,27 +6,35 @@
 //! over when it has seen as much. All of it is derived: states and progress are written to disk
 //! together, now and then, and what is missing or damaged is folded from the log again.
 //!
+//! Ordered fields are folded by a second [`walk`], over the part of the global order that is final. What a
+//! node holds beyond it, it folds when it is asked ([`settled`]).
+//!
 //! How an event changes a state is decided in [`anabranch_core::aggregate`].
 
 mod board;
+mod cache;
 mod catalog;
 mod error;
 mod follow;
+mod in_order;
 mod projection;
+mod settled;
 mod stability;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 pub use catalog::{CATEGORY, EVENT_TYPE, stream_of};
 pub use error::AggregateError;
-pub use projection::{Shown, Tally};
+pub use projection::{Shown, ShownOrdered, Tally};
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use anabranch_core::aggregate::{Definition, Origins, State};
+use anabranch_core::aggregate::{Definition, Ordered, Origins, State};
 use anabranch_core::event::category;
 use anabranch_core::{Context, ShardId};
-use anabranch_log::derived::states::{StateError, States};
+use anabranch_log::derived::states::States;
 use anabranch_log::index::Direction;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -35,7 +43,9 @@ use crate::env::blocking;
 use crate::read::{NotCovered, View, await_covered};
 use board::Board;
 use follow::Follower;
+use in_order::in_order;
 use projection::Projection;
+use settled::NotShown;
 
 /// Events that are folded for one answer about the past, at most.
 const FOLD_EVENTS_MAX: u64 = 1_000_000;
@@ -51,6 +61,17 @@ pub struct Standing {
     /// Whether it is the one that readers see.
     pub serving: bool,
     /// Events of the log that were looked at.
+    pub position: u64,
+    /// What came of them.
+    pub tally: Tally,
+    /// How far the ordered fields are, if there are any.
+    pub settled: Option<SettledStanding>,
+}
+
+/// How far ordered fields are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettledStanding {
+    /// Events of the global order that were looked at.
     pub position: u64,
     /// What came of them.
     pub tally: Tally,
@@ -121,6 +142,10 @@ impl<V: View> Aggregates<V> {
                 serving,
                 position: projection.next(),
                 tally: projection.tally(),
+                settled: projection.settled().map(|settled| SettledStanding {
+                    position: settled.cut().events(),
+                    tally: settled.tally(),
+                }),
             })
         };
         projections.into_iter().filter_map(standing).collect()
@@ -148,7 +173,11 @@ impl<V: View> Aggregates<V> {
         deadline: Instant,
     ) -> Result<Shown, AggregateError> {
         let name = stream.to_owned();
-        self.read(category(stream), session, deadline, move |served| served.show(&name)).await
+        let show = move |served: &Projection, view: &V| {
+            let shown = served.show(&name).map_err(|error| of_states(served, error))?;
+            shown.map_or(Ok(None), |shown| with_ordered(served, view, shown))
+        };
+        self.read(category(stream), session, deadline, show).await
     }
 
     /// Up to `limit` aggregates of a category, by the names of their streams, after `after`.
@@ -163,7 +192,13 @@ impl<V: View> Aggregates<V> {
         session: &Context,
         deadline: Instant,
     ) -> Result<Vec<Shown>, AggregateError> {
-        let page = move |served: &Projection| served.page(after.as_deref(), limit);
+        let page = move |served: &Projection, view: &V| {
+            let page = served.page(after.as_deref(), limit);
+            let page = page.map_err(|error| of_states(served, error))?;
+            let with_ordered = |shown| with_ordered(served, view, shown);
+            // None, if it was given up meanwhile.
+            page.map_or(Ok(None), |page| page.into_iter().map(with_ordered).collect())
+        };
         self.read(category, session, deadline, page).await
     }
 
@@ -173,17 +208,19 @@ impl<V: View> Aggregates<V> {
         category: &str,
         session: &Context,
         deadline: Instant,
-        read: impl Fn(&Projection) -> Result<Option<T>, StateError> + Clone + Send + 'static,
+        read: impl Fn(&Projection, &V) -> Result<Option<T>, AggregateError> + Clone + Send + 'static,
     ) -> Result<T, AggregateError> {
         loop {
             let projection = self.projection(category, session, deadline).await?;
-            let read = read.clone();
-            match blocking(move || read(&projection)).await {
+            let (read, view) = (read.clone(), Arc::clone(&self.view));
+            match blocking(move || read(&projection, &view)).await {
                 Ok(Some(found)) => return Ok(found),
                 Ok(None) => {}
-                Err(source) => {
-                    self.board.report(source.clone());
-                    return Err(AggregateError::States { category: category.to_owned(), source });
+                Err(error) => {
+                    if let AggregateError::States { source, .. } = &error {
+                        self.board.report(source.clone());
+                    }
+                    return Err(error);
                 }
             }
         }
@@ -233,7 +270,7 @@ impl<V: View> Aggregates<V> {
                     let category = category.to_owned();
                     return Err(AggregateError::NoDefinition { category });
                 }
-                Some((Some(projection), _)) if done >= Some(wanted) => {
+                Some((Some(projection), _)) if done >= Some(wanted) && is_current(projection) => {
                     return Ok(Arc::clone(projection));
                 }
                 _ => {}
@@ -276,7 +313,38 @@ fn behind(done: Option<u64>, of: u64) -> AggregateError {
     AggregateError::Behind { done: done.unwrap_or_default(), of }
 }
 
-/// Folds the events of a stream that are in a cut. Any region's order of them will do.
+/// Whether nothing that it shows can be behind what was shown before the last start.
+fn is_current(projection: &Projection) -> bool {
+    projection.settled().is_none_or(|settled| settled.is_current())
+}
+
+fn of_states(
+    projection: &Projection,
+    source: anabranch_log::derived::states::StateError,
+) -> AggregateError {
+    let category = projection.definition().category.clone();
+    AggregateError::States { category, source }
+}
+
+/// Adds the ordered fields, if there are any. Nothing, if they were given up meanwhile.
+fn with_ordered(
+    projection: &Projection,
+    view: &impl View,
+    mut shown: Shown,
+) -> Result<Option<Shown>, AggregateError> {
+    let Some(settled) = projection.settled() else { return Ok(Some(shown)) };
+    match settled.show(view, &mut shown) {
+        Ok(there) => Ok(there.then_some(shown)),
+        Err(NotShown::States(source)) => Err(of_states(projection, source)),
+        Err(NotShown::Store(error)) => Err(error.into()),
+        Err(NotShown::Unsettled { events, limit }) => {
+            Err(AggregateError::Unsettled { stream: shown.stream, events, limit })
+        }
+    }
+}
+
+/// Folds the events of a stream that are in a cut. What is merged is folded in
+/// this region's order of them, what is ordered in the global one.
 fn fold(
     view: &impl View,
     projection: &Projection,
@@ -286,7 +354,7 @@ fn fold(
 ) -> Result<Shown, AggregateError> {
     let definition = projection.definition();
     let (mut state, mut origins) = (State::new(definition), Origins::default());
-    let (none, mut next) = (Context::new(), 0);
+    let (none, mut next, mut of) = (Context::new(), 0, BTreeSet::new());
     while next < events {
         let store = view.store();
         let page = store.read_stream(stream, next, Direction::Forward, READ_EVENTS, READ_BYTES)?;
@@ -296,7 +364,19 @@ fn fold(
             let seen = follow::placed(&event);
             // What is wrong with an event is counted in the state.
             let _ = state.apply(definition, &seen.input(), &none, &mut origins);
+            of.insert(seen.dot.origin);
         }
     }
-    Ok(projection.shown(stream, &state))
+    let mut shown = projection.shown(stream, &state);
+    if definition.has_ordered() {
+        let mut ordered = Ordered::new(definition);
+        let wanted = |dot: &anabranch_core::Dot| cut.covers_dot(dot);
+        in_order(view.store(), stream, 0..next, &of, wanted, |seen| {
+            let _ = ordered.apply(definition, &seen.input(), &none, &mut origins);
+        })?;
+        let (fields, counts) = settled::as_of(definition, &ordered);
+        shown.value.extend(fields);
+        shown.ordered = Some(counts);
+    }
+    Ok(shown)
 }

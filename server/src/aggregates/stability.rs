@@ -33,12 +33,29 @@ impl Stability {
 
     /// The next group of the log is taken in; it begins at `position`.
     pub(super) fn pass(&mut self, group: &Group, position: u64) {
-        if self.heard.as_ref().is_some_and(|(from, _)| *from <= position) {
-            for (origin, frontier) in self.heard.take().map(|(_, heard)| heard).unwrap_or_default()
-            {
-                self.known.entry(origin).or_default().merge(&frontier);
-            }
+        if let Some((_, heard)) = self.heard.take_if(|(from, _)| *from <= position) {
+            self.learn(heard);
         }
+        self.take_in(group);
+    }
+
+    /// The same along the global order: `cut` is everything up to the end of the group. What regions said
+    /// of themselves counts once all that they had made by then is behind.
+    pub(super) fn pass_in_order(&mut self, group: &Group, cut: &Context) {
+        let made = |(origin, held): &(Origin, Context)| held.seq(origin) <= cut.seq(origin);
+        if let Some((_, heard)) = self.heard.take_if(|(_, heard)| heard.iter().all(made)) {
+            self.learn(heard);
+        }
+        self.take_in(group);
+    }
+
+    fn learn(&mut self, heard: Vec<(Origin, Context)>) {
+        for (origin, frontier) in heard {
+            self.known.entry(origin).or_default().merge(&frontier);
+        }
+    }
+
+    fn take_in(&mut self, group: &Group) {
         let known = self.known.entry(group.origin().clone()).or_default();
         known.merge(&group.header().context);
         known.advance(group.origin(), group.last());

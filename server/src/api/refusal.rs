@@ -208,7 +208,9 @@ pub(super) fn of_aggregate(error: AggregateError, waited: Duration) -> Status {
         AggregateError::States { source, .. } => {
             Status::unavailable(format!("{message}: {source}"))
         }
-        AggregateError::TooLong { .. } => Status::failed_precondition(message),
+        AggregateError::TooLong { .. } | AggregateError::Unsettled { .. } => {
+            Status::failed_precondition(message)
+        }
         AggregateError::Store(error) => of_store(message, &error),
     }
 }

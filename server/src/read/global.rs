@@ -16,27 +16,26 @@ const STEP_EVENTS: usize = 2048;
 const READ_BYTES: usize = 256 * 1024;
 
 /// The merge over a store: reads what the merge lacks.
-pub(super) struct Order {
+pub(crate) struct Order {
     merge: Merge<GroupSlice>,
 }
 
 impl Order {
     /// Goes on after `cut`, which is a cut of the global order.
-    pub(super) fn after(cut: Context) -> Self {
+    pub(crate) fn after(cut: Context) -> Self {
         Self { merge: Merge::after(cut) }
     }
     /// Everything before the next group.
-    #[cfg(test)]
-    pub(super) fn cut(&self) -> &Context {
+    pub(crate) fn cut(&self) -> &Context {
         self.merge.cut()
     }
     /// Global position of the next group's next event.
-    pub(super) fn position(&self) -> u64 {
+    pub(crate) fn position(&self) -> u64 {
         self.merge.position()
     }
 
     /// The next group, if `finality` says that it is final.
-    pub(super) fn next(
+    pub(crate) fn next(
         &mut self,
         store: &Store,
         finality: &Finality,

@@ -28,6 +28,7 @@ mod walk;
 
 pub use error::ReadError;
 pub use filter::Filter;
+pub(crate) use global::Order;
 pub use reader::{Content, Frame, Reader};
 pub use spec::{Direction, From, Spec, Target, Tuning};
 pub use view::{NotCovered, View, await_covered};
