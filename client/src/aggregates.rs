@@ -8,6 +8,7 @@ mod define;
 pub mod field;
 mod operate;
 mod operation;
+mod ordered;
 mod query;
 mod watch;
 
@@ -20,9 +21,10 @@ use serde_json::{Map, Value as Json};
 use tonic::Code;
 use tonic::transport::Channel;
 
-pub use define::{DefineError, Defined, Standing};
+pub use define::{DefineError, Defined, Settled, Standing};
 pub use operate::Operate;
 pub use operation::Operation;
+pub use ordered::{OrderedField, OrderedValue};
 pub use query::{Comparison, Page, Query};
 pub use watch::Aggregates;
 
@@ -42,8 +44,10 @@ pub struct Aggregate {
     pub value: Map<String, Json>,
     /// Events of the stream that are in it, bad ones included.
     pub events: u64,
-    /// Events that were left out, because the definition cannot be applied to them.
+    /// Events that were left out of the merged fields, because the definition cannot be applied to them.
     pub bad_events: u64,
+    /// What went into the ordered fields, if the definition has any.
+    pub ordered: Option<OrderedCounts>,
     /// What was seen with it, for [`Operate::observed`]; merged into the client's session. Of a page of
     /// a query, it may hold a little more.
     pub session_token: Bytes,
@@ -51,12 +55,33 @@ pub struct Aggregate {
     pub cut: Option<Context>,
 }
 
+/// What went into ordered fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OrderedCounts {
+    /// Events of the stream that are final: nothing can come before them any more.
+    pub settled_events: u64,
+    /// Of these, left out because they are bad.
+    pub settled_bad_events: u64,
+    /// The settled ones, and those that the node held beyond them.
+    pub tentative_events: u64,
+    /// Of these, left out because they are bad.
+    pub tentative_bad_events: u64,
+}
+
 impl Aggregate {
     fn from_wire(wire: v1::Aggregate) -> Result<Self, ReadError> {
         let value = serde_json::from_slice(&wire.value).map_err(|error| json("value", &error))?;
-        let v1::Aggregate { stream, version, events, bad_events, session_token, cut, .. } = wire;
+        let v1::Aggregate {
+            stream, version, events, bad_events, session_token, cut, ordered, ..
+        } = wire;
+        let ordered = ordered.map(|wire| OrderedCounts {
+            settled_events: wire.settled_events,
+            settled_bad_events: wire.settled_bad_events,
+            tentative_events: wire.tentative_events,
+            tentative_bad_events: wire.tentative_bad_events,
+        });
         let cut = cut.map(Context::try_from).transpose()?;
-        Ok(Self { stream, version, value, events, bad_events, session_token, cut })
+        Ok(Self { stream, version, value, events, bad_events, ordered, session_token, cut })
     }
 
     /// A field that the definition should have.
@@ -127,6 +152,10 @@ impl Client {
     /// A field of type `list`.
     pub fn list(&self, stream: impl Into<String>, name: &str) -> Field<field::List> {
         Field::new(self.aggregate(stream), name)
+    }
+    /// A field of type `ordered`: changed by events only.
+    pub fn ordered(&self, stream: impl Into<String>, name: &str) -> OrderedField {
+        OrderedField::new(self.aggregate(stream), name)
     }
     /// A field of type `map of …`, as a whole. What is under one key: [`Field::key`] of the type there.
     pub fn map(&self, stream: impl Into<String>, name: &str) -> Field<field::Map> {

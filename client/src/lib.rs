@@ -53,7 +53,7 @@ mod subscribe;
 pub use aggregates::field::{self, Element, Field};
 pub use aggregates::{
     Aggregate, AggregateRef, Aggregates, Comparison, DefineError, Defined, Operate, Operation,
-    Page, Query, Standing,
+    OrderedCounts, OrderedField, OrderedValue, Page, Query, Settled, Standing,
 };
 pub use anabranch_core::cursor::Cursor;
 pub use anabranch_core::event::ProducerTag;

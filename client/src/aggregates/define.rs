@@ -58,6 +58,21 @@ pub struct Standing {
     pub bad_events: u64,
     /// Which one was left out last, and why.
     pub last_bad_event: Option<String>,
+    /// How far the ordered fields are, if there are any.
+    pub settled: Option<Settled>,
+}
+
+/// How far a node is with ordered fields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// Events of the global order that were looked at.
+    pub position: u64,
+    /// Events of the category among them.
+    pub events: u64,
+    /// Of these, the ones that were left out.
+    pub bad_events: u64,
+    /// Which one was left out last, and why.
+    pub last_bad_event: Option<String>,
 }
 
 impl Client {
@@ -143,9 +158,19 @@ impl Standing {
             of,
             events: wire.events,
             bad_events: wire.bad_events,
-            last_bad_event: Some(wire.last_bad_event).filter(|text| !text.is_empty()),
+            last_bad_event: said(wire.last_bad_event),
+            settled: wire.settled.map(|settled| Settled {
+                position: settled.position,
+                events: settled.events,
+                bad_events: settled.bad_events,
+                last_bad_event: said(settled.last_bad_event),
+            }),
         })
     }
+}
+
+fn said(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
 }
 
 fn read(bytes: &Bytes) -> Result<Json, ReadError> {

@@ -109,6 +109,12 @@ impl Service for Api {
                     events: standing.tally.events,
                     bad_events: standing.tally.bad,
                     last_bad_event: standing.tally.last_bad,
+                    settled: standing.settled.map(|settled| v1::SettledStanding {
+                        position: settled.position,
+                        events: settled.tally.events,
+                        bad_events: settled.tally.bad,
+                        last_bad_event: settled.tally.last_bad,
+                    }),
                 });
             }
         }
@@ -471,6 +477,12 @@ fn wire(shown: Shown) -> v1::Aggregate {
         value: Json::Object(shown.value).to_string().into(),
         events: shown.events,
         bad_events: shown.bad,
+        ordered: shown.ordered.map(|ordered| v1::OrderedCounts {
+            settled_events: ordered.settled_events,
+            settled_bad_events: ordered.settled_bad,
+            tentative_events: ordered.tentative_events,
+            tentative_bad_events: ordered.tentative_bad,
+        }),
         ..v1::Aggregate::default()
     }
 }

@@ -1,6 +1,6 @@
 //! Conditions on the fields of aggregates.
 
-use anabranch_core::aggregate::{Definition, Value};
+use anabranch_core::aggregate::{Definition, Kind, Value};
 use anabranch_proto::convert::invalid;
 use anabranch_proto::v1;
 use anabranch_proto::v1::condition::Comparison;
@@ -23,7 +23,17 @@ impl Conditions {
         }
         let read = |(nth, condition): (usize, &v1::Condition)| {
             let path = |part: &str| format!("conditions[{nth}].{part}");
-            if !definition.fields.contains_key(&condition.field) {
+            let (name, part) = match condition.field.split_once('.') {
+                Some((name, part)) => (name, Some(part)),
+                None => (condition.field.as_str(), None),
+            };
+            let kind = definition.fields.get(name);
+            let is_ordered = matches!(kind, Some(Kind::Ordered(_)));
+            if is_ordered && !matches!(part, Some("settled" | "tentative")) {
+                let problem = format!("is ordered: say {name}.settled or {name}.tentative");
+                return Err(invalid(&path("field"), &problem, 0, 0));
+            }
+            if kind.is_none() || part.is_some() && !is_ordered {
                 let fields: Vec<_> = definition.fields.keys().map(String::as_str).collect();
                 let (category, fields) = (&definition.category, fields.join(", "));
                 let problem = format!("is no field of {category}, which has {fields}");
@@ -46,7 +56,9 @@ impl Conditions {
 
     /// Whether all hold for an aggregate.
     pub(super) fn hold(&self, fields: &Map<String, Json>) -> bool {
-        self.0.iter().all(|(field, comparison, wanted)| match fields.get(field) {
+        let part = |(name, part): (&str, &str)| fields.get(name)?.get(part);
+        let of = |field: &str| fields.get(field).or_else(|| part(field.split_once('.')?));
+        self.0.iter().all(|(field, comparison, wanted)| match of(field) {
             Some(Json::Array(members)) => match comparison {
                 // None of them is.
                 Comparison::NotEqual => members.iter().all(|one| holds(one, *comparison, wanted)),
@@ -87,8 +99,8 @@ mod tests {
     use super::*;
 
     fn definition() -> Definition {
-        let fields =
-            json!({ "n": "pn-counter", "tags": "or-set", "todo": "list", "last": "lww-register" });
+        let fields = json!({ "n": "pn-counter", "tags": "or-set", "todo": "list", "last": "lww-register",
+                    "sum": "ordered from 0" });
         Definition::from_json(&json!({ "category": "c", "version": 1, "fields": fields })).unwrap()
     }
 
@@ -102,7 +114,8 @@ mod tests {
 
     #[test]
     fn conditions_are_about_values_or_about_members() {
-        let fields = json!({ "n": 5, "tags": ["a", "b"], "todo": [{ "id": "x", "value": 7 }], "last": null });
+        let fields = json!({ "n": 5, "tags": ["a", "b"], "todo": [{ "id": "x", "value": 7 }], "last": null,
+                             "sum": { "settled": 3, "tentative": 8 } });
         let fields = fields.as_object().unwrap();
         for (field, comparison, value, wanted) in [
             ("n", Comparison::Greater, "4", true),
@@ -116,6 +129,9 @@ mod tests {
             ("todo", Comparison::Equal, "7", true),
             ("last", Comparison::Equal, "null", true),
             ("last", Comparison::LessOrEqual, "1", false),
+            ("sum.settled", Comparison::Less, "4", true),
+            ("sum.tentative", Comparison::Less, "4", false),
+            ("sum.tentative", Comparison::Equal, "8", true),
         ] {
             let condition = condition(field, comparison, value);
             let conditions = Conditions::read(&[condition], &definition()).unwrap();
@@ -131,9 +147,15 @@ mod tests {
         };
         let text = read(condition("m", Comparison::Equal, "1"));
         assert!(
-            text.contains("conditions[0].field") && text.contains("last, n, tags, todo"),
+            text.contains("conditions[0].field") && text.contains("last, n, sum, tags, todo"),
             "{text}"
         );
+        for field in ["sum", "sum.now"] {
+            let text = read(condition(field, Comparison::Equal, "1"));
+            assert!(text.contains("say sum.settled or sum.tentative"), "{text}");
+        }
+        let text = read(condition("n.settled", Comparison::Equal, "1"));
+        assert!(text.contains("is no field of c"), "{text}");
         let text = read(condition("n", Comparison::Unspecified, "1"));
         assert!(text.contains("conditions[0].comparison"), "{text}");
         let text = read(condition("n", Comparison::Equal, "{"));

@@ -29,7 +29,14 @@ const SIGNS: [(&str, Comparison); 7] = [
 impl FromStr for Condition {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let (field, rest) = field_of(text.trim())?;
+        let text = text.trim();
+        let (name, mut rest) = field_of(text)?;
+        let mut field = name.to_owned();
+        // Of an ordered field, which value is meant.
+        if let Some((part, after)) = rest.strip_prefix('.').and_then(|part| field_of(part).ok()) {
+            field = format!("{name}.{part}");
+            rest = after;
+        }
         let sign = SIGNS.into_iter().find_map(|(sign, comparison)| {
             rest.strip_prefix(sign).map(|value| (value.trim(), comparison))
         });
@@ -41,7 +48,7 @@ impl FromStr for Condition {
             value => serde_json::from_str(value)
                 .map_err(|_| format!("{value} is no JSON; text needs quotes: \"{value}\""))?,
         };
-        Ok(Self { field: field.to_owned(), comparison, value })
+        Ok(Self { field, comparison, value })
     }
 }
 
@@ -60,6 +67,7 @@ mod tests {
             ("last != null", "last", Comparison::NotEqual, json!(null)),
             ("n <= 5", "n", Comparison::LessOrEqual, json!(5)),
             ("n < 5", "n", Comparison::Less, json!(5)),
+            ("sum.settled<5", "sum.settled", Comparison::Less, json!(5)),
         ] {
             let field = field.to_owned();
             assert_eq!(text.parse(), Ok(Condition { field, comparison, value }), "{text}");

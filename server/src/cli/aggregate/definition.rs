@@ -130,6 +130,12 @@ fn as_json(standing: &Standing) -> Value {
         "events": standing.events,
         "bad_events": standing.bad_events,
         "last_bad_event": standing.last_bad_event,
+        "settled": standing.settled.as_ref().map(|settled| json!({
+            "position": settled.position,
+            "events": settled.events,
+            "bad_events": settled.bad_events,
+            "last_bad_event": settled.last_bad_event,
+        })),
     })
 }
 
@@ -147,6 +153,13 @@ fn as_text(standing: &Standing) -> String {
     let mut text = clean(&format!("{category} version {version}: {state}; {events}"));
     if let Some(bad) = &standing.last_bad_event {
         text += &format!("\n  the last bad one: {}", clean(bad));
+    }
+    if let Some(settled) = &standing.settled {
+        let events = self::events(settled.events, settled.bad_events);
+        text += &format!("\n  settled of ordered fields: {events}");
+        if let Some(bad) = &settled.last_bad_event {
+            text += &format!("\n  the last bad one: {}", clean(bad));
+        }
     }
     text
 }
@@ -185,6 +198,7 @@ mod tests {
             events: 20,
             bad_events: 1,
             last_bad_event: Some("eu/7: there is no $.n in the payload".into()),
+            settled: None,
         };
         assert_eq!(
             as_text(&standing),

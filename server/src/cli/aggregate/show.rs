@@ -15,6 +15,14 @@ pub fn as_json(aggregate: &Aggregate) -> String {
         "bad_events": aggregate.bad_events,
         "value": aggregate.value,
     });
+    if let Some(ordered) = &aggregate.ordered {
+        json["ordered"] = json!({
+            "settled_events": ordered.settled_events,
+            "settled_bad_events": ordered.settled_bad_events,
+            "tentative_events": ordered.tentative_events,
+            "tentative_bad_events": ordered.tentative_bad_events,
+        });
+    }
     if let Some(cut) = &aggregate.cut {
         let seqs = cut.iter().map(|(origin, seq)| (origin.to_string(), seq.0.into()));
         json["cut"] = Value::Object(seqs.collect::<Map<_, _>>());
@@ -32,8 +40,13 @@ pub fn as_line(aggregate: &Aggregate) -> String {
 /// A line about the stream, and one a field.
 pub fn as_text(aggregate: &Aggregate) -> String {
     let Aggregate { stream, version, value, .. } = aggregate;
-    let events = events(aggregate.events, aggregate.bad_events);
-    let mut text = clean(&format!("{stream}  version {version}, {events}"));
+    let all = events(aggregate.events, aggregate.bad_events);
+    let mut text = clean(&format!("{stream}  version {version}, {all}"));
+    if let Some(ordered) = &aggregate.ordered {
+        let settled = events(ordered.settled_events, ordered.settled_bad_events);
+        let tentative = events(ordered.tentative_events, ordered.tentative_bad_events);
+        text += &format!("\n  settled: {settled}; tentative: {tentative}");
+    }
     let width = value.keys().map(String::len).max().unwrap_or_default();
     for (name, value) in value {
         text += &format!("\n  {}", clean(&format!("{name:width$}  {}", plain(value))));
@@ -89,6 +102,7 @@ mod tests {
             value: value.as_object().unwrap().clone(),
             events: 1_200,
             bad_events: 1,
+            ordered: None,
             session_token: Default::default(),
             cut: None,
         };
