@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_core::{Incarnation, ShardId};
-use anabranch_gossip::{Gossip, GossipConfig, ReadOn, Tuning, WallClock};
+use anabranch_gossip::{Gossip, GossipConfig, ReadOn, Served, Tuning, WallClock};
 use anabranch_log::LogOptions;
 use anabranch_log::derived::Opened;
 use parking_lot::Mutex;
@@ -397,8 +397,9 @@ fn start_gossip(
         reset_key: folder.reset_key(),
         tuning: Tuning { read_on: read_on(), ..Tuning::DEFAULT },
     };
-    let sources = shards.iter().map(|(id, shard)| (*id, shard.source())).collect();
-    Ok(Gossip::start(gossip, &certificates.gossip, world, sources)?)
+    let served = |shard: &Shard| Served { source: shard.source(), answer: None };
+    let served = shards.iter().map(|(id, shard)| (*id, served(shard))).collect();
+    Ok(Gossip::start(gossip, &certificates.gossip, world, served)?)
 }
 
 /// A single-threaded runtime is a simulation: everything happens in its one order.

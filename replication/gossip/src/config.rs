@@ -70,6 +70,12 @@ pub struct Tuning {
     pub block_streams: u32,
     /// Sessions served at once; more are refused.
     pub sessions_max: usize,
+    /// Questions that may be under way at once on one session, either way.
+    pub questions_max: usize,
+    /// Bytes of the longest question, and of the longest answer.
+    pub question_bytes: usize,
+    /// Bytes of questions that a node answers at once, over all sessions; more are refused.
+    pub questions_bytes_max: usize,
     /// Where log reads run.
     pub read_on: ReadOn,
 }
@@ -90,6 +96,9 @@ impl Tuning {
         block_bytes: 1024 * 1024,
         block_streams: 4,
         sessions_max: 256,
+        questions_max: 1_024,
+        question_bytes: 10 * 1024 * 1024,
+        questions_bytes_max: 64 * 1024 * 1024,
         read_on: ReadOn::BlockingPool,
     };
 }

@@ -1,15 +1,16 @@
 //! Frames: what travels on a session's own stream, and their bytes.
 //!
 //! A frame is a little-endian `u32` length, a kind byte and the fields. The version of the wire is in
-//! the ALPN and in [`Hello`]; an unknown kind is an error, never skipped. Decoding never panics and
+//! [`Hello`], that of framing and hello themselves in the ALPN: so two versions can still tell each
+//! other what they speak. An unknown kind is an error, never skipped. Decoding never panics and
 //! never holds more than [`FRAME_BYTES_MAX`].
 
 use anabranch_core::codec::{Put, Reader};
 use anabranch_core::{DecodeError, Digest, NodeId, Origin, RegionName, Seq, ShardId};
 use bytes::{Buf, Bytes, BytesMut};
 
-/// Version that both hellos must carry.
-pub const WIRE_VERSION: u16 = 1;
+/// Version that both hellos must carry. 2: questions.
+pub const WIRE_VERSION: u16 = 2;
 
 /// Longest frame that is read: the largest group there can be, and room to spare.
 pub const FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;

@@ -20,7 +20,8 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use webpki::EndEntityCert;
 
-/// Protocol of gossip within TLS, with its version.
+/// Protocol of gossip within TLS, with the version of its framing and its first frame. What else there
+/// is has the version in that frame.
 pub const ALPN: &[u8] = b"anabranch-gossip/1";
 
 const REGION_SUFFIX: &str = ".region.anabranch";

@@ -7,7 +7,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anabranch_core::{Digest, Group, Origin, RegionName, Seq};
+use anabranch_core::{Digest, Group, Origin, RegionName, Seq, ShardId};
+use bytes::Bytes;
 use tokio::sync::watch;
 
 /// A future behind a pointer, so that traits that return one can be objects.
@@ -73,6 +74,40 @@ pub trait Source: Send + Sync + 'static {
 
     /// Moves whenever anything was applied.
     fn changed(&self) -> watch::Receiver<u64>;
+}
+
+/// Whoever could answer is starting or stopping. Nothing was begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not ready to answer")]
+pub struct NotReady;
+
+/// Answers what other regions ask. Any node, leader or follower, is asked.
+pub trait Answer: Send + Sync + 'static {
+    /// Answers `question`, of region `from` as its certificate says, `within` at most: later, nobody
+    /// waits for it any more. Neither may be longer than [`Tuning::question_bytes`].
+    ///
+    /// Dropped when the time has passed or the session ends; the asker then knows only that it does not
+    /// know what came of it.
+    /// # Errors
+    /// [`NotReady`], only if nothing was begun.
+    ///
+    /// [`Tuning::question_bytes`]: crate::Tuning::question_bytes
+    fn answer<'a>(
+        &'a self,
+        from: &'a RegionName,
+        shard: ShardId,
+        question: Bytes,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<Bytes, NotReady>>;
+}
+
+/// What a node has for other regions of one shard.
+#[derive(Clone)]
+pub struct Served {
+    /// Its events.
+    pub source: Arc<dyn Source>,
+    /// Who answers questions; without, they are refused as not ready.
+    pub answer: Option<Arc<dyn Answer>>,
 }
 
 /// Why groups were not taken.

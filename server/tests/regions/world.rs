@@ -10,7 +10,7 @@ use std::time::Duration;
 use anabranch_core::sequencer::Submission;
 use anabranch_core::{Event, NodeId, RegionName, Request, ShardId};
 use anabranch_gossip::{
-    Cut, DevCa, Environment, Gossip, GossipConfig, LinkRules, PeerRegion, ShapedUdp,
+    Cut, DevCa, Environment, Gossip, GossipConfig, LinkRules, PeerRegion, Served, ShapedUdp,
     SystemResolver, Tuning,
 };
 use anabranch_log::LogOptions;
@@ -173,7 +173,8 @@ impl World {
             resolver: Arc::new(SystemResolver),
             clock: Arc::new(move || clock.unix_ms()),
         };
-        let shards = BTreeMap::from([(SHARD, shard.source())]);
+        let served = Served { source: shard.source(), answer: None };
+        let shards = BTreeMap::from([(SHARD, served)]);
         Gossip::start(config, &tls, environment, shards).expect("it starts")
     }
 

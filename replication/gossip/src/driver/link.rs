@@ -12,6 +12,7 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::ask::OpenLine;
 use super::links::{Board, Measured};
 use super::stream::FrameReader;
 use super::{LinkError, Shared, now, timing, until};
@@ -161,6 +162,8 @@ struct Session<'a> {
     blocks: mpsc::Receiver<Result<Block, BlockError>>,
     assignment: watch::Receiver<Assignment>,
     connected: bool,
+    /// Takes questions, once the session is open.
+    line: Option<OpenLine<'a>>,
     /// Stream frames received when the deadline was last looked at.
     stream_frames: u64,
 }
@@ -190,6 +193,7 @@ impl<'a> Session<'a> {
             blocks,
             assignment: link.assignment.clone(),
             connected: false,
+            line: None,
             stream_frames: 0,
         };
         loop {
@@ -273,6 +277,9 @@ impl<'a> Session<'a> {
             Action::Connected(hello) => {
                 tracing::info!(%region, node = %hello.node, "session open");
                 self.link.board().up(region, &hello, self.connection.remote_address());
+                let shard = &self.link.shared.shards[&self.link.shard];
+                let tuning = &self.link.shared.config.tuning;
+                self.line = Some(shard.lines.open(region, self.connection, tuning));
                 self.connected = true;
                 self.adjust_wants()?;
             }

@@ -1,6 +1,8 @@
 //! The driver: one QUIC endpoint a node, a session for every region that pulls from this node, and,
 //! while this node leads a shard, a session to every region that it pulls from.
 
+mod answer;
+pub mod ask;
 mod link;
 pub mod links;
 mod pull;
@@ -16,21 +18,26 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anabranch_core::{RegionName, ShardId};
+use bytes::Bytes;
 use quinn::{AsyncUdpSocket, ConnectionError, Endpoint, Runtime, TokioRuntime, VarInt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use self::answer::Room;
+use self::ask::{AskError, Lines};
 use self::links::{Board, LinkStatus};
 use crate::config::GossipConfig;
 use crate::frame::{Hello, WIRE_VERSION};
 use crate::session::SessionError;
 use crate::tls::{TlsError, TlsIdentity};
-use crate::traits::{Resolve, Sink, Source, SourceError, SystemResolver, WallClock};
+use crate::traits::{
+    Answer, Resolve, Served, Sink, Source, SourceError, SystemResolver, WallClock,
+};
 
-/// Time that a shutdown waits for peers to hear of it.
+/// Time that a shutdown waits for answers, and for peers to hear of it.
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// Codes that a session is closed with, for the other side's log.
+/// Codes that a session is closed with, for the other side's log, and a question's stream.
 mod code {
     use quinn::VarInt;
 
@@ -38,6 +45,7 @@ mod code {
     pub(super) const NOT_READY: VarInt = VarInt::from_u32(2);
     pub(super) const REFUSED: VarInt = VarInt::from_u32(3);
     pub(super) const FAILED: VarInt = VarInt::from_u32(4);
+    pub(super) const OUT_OF_TIME: VarInt = VarInt::from_u32(5);
 }
 
 /// Why gossip could not start.
@@ -158,12 +166,16 @@ struct Shared {
     resolver: Arc<dyn Resolve>,
     clock: WallClock,
     shards: BTreeMap<ShardId, Shard>,
+    /// For the questions of others.
+    room: Room,
 }
 
 /// What belongs to one shard.
 struct Shard {
     source: Arc<dyn Source>,
+    answer: Option<Arc<dyn Answer>>,
     board: Arc<Board>,
+    lines: Lines,
     sink: watch::Sender<Option<Arc<dyn Sink>>>,
 }
 
@@ -198,22 +210,22 @@ impl Gossip {
         config: GossipConfig,
         tls: &TlsIdentity,
         environment: Environment,
-        shards: BTreeMap<ShardId, Arc<dyn Source>>,
+        shards: BTreeMap<ShardId, Served>,
     ) -> Result<Self, StartError> {
         check(&config, tls)?;
         let Environment { socket, runtime, resolver, clock } = environment;
-        let incoming_max = config.tuning.sessions_max;
-        let server = transport::server_config(tls, clock.clone(), incoming_max)?;
+        let server = transport::server_config(tls, clock.clone(), &config.tuning)?;
         let client = transport::client_config(tls)?;
         let endpoint_config = transport::endpoint_config(&config);
         let endpoint =
             Endpoint::new_with_abstract_socket(endpoint_config, Some(server), socket, runtime)?;
-        let shards = shards.into_iter().map(|(id, source)| {
-            let board = Arc::new(Board::new(&config));
-            (id, Shard { source, board, sink: watch::Sender::new(None) })
+        let shards = shards.into_iter().map(|(id, Served { source, answer })| {
+            let (board, lines) = (Arc::new(Board::new(&config)), Lines::default());
+            (id, Shard { source, answer, board, lines, sink: watch::Sender::new(None) })
         });
         let shards = shards.collect();
-        let shared = Arc::new(Shared { config, endpoint, client, resolver, clock, shards });
+        let room = Room::new(config.tuning.questions_bytes_max);
+        let shared = Arc::new(Shared { config, endpoint, client, resolver, clock, shards, room });
         let mut tasks = JoinSet::new();
         tasks.spawn(serve::accept(shared.clone()));
         for id in shared.shards.keys() {
@@ -228,6 +240,25 @@ impl Gossip {
     /// If the shard is not one of those that [`start`](Self::start) was given.
     pub fn pull(&self, shard: ShardId, sink: Option<Arc<dyn Sink>>) {
         self.shard(shard).sink.send_replace(sink);
+    }
+
+    /// Asks a node of `region`, over the session that this node has with it, because it leads the shard.
+    /// Waits for the answer, `within` at most.
+    ///
+    /// Dropped half-way, it is not known whether the other side has begun what is asked for.
+    /// # Errors
+    /// [`AskError`], which says whether the other side may have begun.
+    /// # Panics
+    /// As [`pull`](Self::pull).
+    pub async fn ask(
+        &self,
+        region: &RegionName,
+        shard: ShardId,
+        question: Bytes,
+        within: Duration,
+    ) -> Result<Bytes, AskError> {
+        let lines = &self.shard(shard).lines;
+        lines.ask(region, question, within, &self.shared.config.tuning).await
     }
 
     /// How each peer region is doing, in the order of their names.
@@ -246,11 +277,14 @@ impl Gossip {
         self.shared.endpoint.local_addr()
     }
 
-    /// Ends all sessions, tells the peers, and waits a moment until they know.
+    /// Takes no more questions and gives those that are being answered a moment; then ends all sessions,
+    /// tells the peers, and waits a moment until they know.
     pub async fn shutdown(&self) {
         for shard in self.shared.shards.values() {
             shard.sink.send_replace(None);
         }
+        // What is not answered by then, its asker calls unknown.
+        let _ = tokio::time::timeout(DRAIN, self.shared.room.emptied()).await;
         self.shared.endpoint.close(code::SHUTDOWN, b"the node shuts down");
         let idle = self.shared.endpoint.wait_idle();
         // A peer that cannot be reached does not learn of it; its silence timeout will tell it.

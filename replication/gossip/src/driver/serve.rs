@@ -10,6 +10,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::answer::{self, Answering};
 use super::stream::FrameReader;
 use super::{LinkError, Shared, now, timing, until};
 use crate::block::Block;
@@ -86,6 +87,7 @@ struct Session<'a> {
     source: Arc<dyn Source>,
     changed: watch::Receiver<u64>,
     server: Server,
+    answering: Answering,
     send: SendStream,
     frames: FrameReader,
     reading: Option<Reading>,
@@ -103,9 +105,17 @@ impl<'a> Session<'a> {
             return Err(SessionError::OutOfPlace { frame: "a frame before the hello" }.into());
         };
         let not_ready = || LinkError::NotReady { shard: hello.shard };
-        let source = shared.shards.get(&hello.shard).ok_or_else(not_ready)?.source.clone();
+        let shard = shared.shards.get(&hello.shard).ok_or_else(not_ready)?;
+        let source = shard.source.clone();
         source.origin().ok_or_else(not_ready)?;
         let ours = shared.hello(hello.shard, &*source);
+        let answering = Answering {
+            from: region.clone(),
+            shard: hello.shard,
+            answer: shard.answer.clone(),
+            room: shared.room.clone(),
+            tuning: shared.config.tuning.clone(),
+        };
         let mut server = Server::new(ours, region, shared.config.tuning.clone());
         server.handle(now(), Input::Frame(Frame::Hello(hello)))?;
         let changed = source.changed();
@@ -117,6 +127,7 @@ impl<'a> Session<'a> {
             source,
             changed,
             server,
+            answering,
             send,
             frames,
             reading,
@@ -130,6 +141,7 @@ impl<'a> Session<'a> {
         let mut tasks = JoinSet::new();
         let (clock, source) = (self.shared.clock.clone(), self.source.clone());
         tasks.spawn(timing::answer(self.connection.clone(), clock, source));
+        tasks.spawn(answer::run(self.connection.clone(), self.answering.clone()));
         loop {
             if let Err(error) = self.step().await {
                 return error;

@@ -1,6 +1,7 @@
-//! Frames off a QUIC stream.
+//! Frames off a QUIC stream, and questions and answers onto one.
 
-use quinn::{ReadError, RecvStream};
+use bytes::Bytes;
+use quinn::{ReadError, RecvStream, SendStream, WriteError};
 
 use super::LinkError;
 use crate::frame::{Frame, FrameBuffer};
@@ -8,6 +9,18 @@ use crate::session::SessionError;
 
 /// Bytes taken off the stream at once.
 const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Writes a head and what follows it. Done as soon as the transport has taken all of it.
+pub(super) async fn write_both(
+    stream: &mut SendStream,
+    head: Bytes,
+    body: Bytes,
+) -> Result<(), WriteError> {
+    // quinn may come back for an empty last part when all the others are gone already, and then say that
+    // the stream was stopped.
+    let parts = if body.is_empty() { 1 } else { 2 };
+    stream.write_all_chunks(&mut [head, body][..parts]).await
+}
 
 /// Reads frames. Safe to drop at the await: what was read is kept in the buffer.
 pub(super) struct FrameReader {

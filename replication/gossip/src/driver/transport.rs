@@ -12,13 +12,16 @@ use quinn::{
 use quinn_proto::HashedConnectionIdGenerator;
 
 use super::StartError;
-use crate::config::GossipConfig;
+use crate::config::{GossipConfig, Tuning};
 use crate::session::server::BLOCKS_UNDER_WAY;
 use crate::tls::TlsIdentity;
 use crate::traits::WallClock;
 
 const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// What a puller lets come to it: full windows of the session's own stream and of every block, which wait
+/// while its importer takes nothing, and another for answers, which do not wait for them.
+const PULLER_WINDOW_BYTES: u32 = (2 + BLOCKS_UNDER_WAY as u32) * STREAM_WINDOW_BYTES;
 /// Datagrams that wait, either way: questions for the time, a few bytes each. Older ones give way.
 const DATAGRAM_BYTES: usize = 4 * 1024;
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
@@ -66,17 +69,23 @@ pub(super) fn endpoint_config(config: &GossipConfig) -> EndpointConfig {
     endpoint
 }
 
-/// How sessions are accepted: one two-way stream, opened by the puller, and no other.
+/// How sessions are accepted: two-way streams, opened by the puller, and no other: the session's own, and
+/// one for each question.
 pub(super) fn server_config(
     tls: &TlsIdentity,
     clock: WallClock,
-    incoming_max: usize,
+    tuning: &Tuning,
 ) -> Result<ServerConfig, StartError> {
     let crypto = QuicServerConfig::try_from(tls.server_config()?)?;
     let mut server = ServerConfig::with_crypto(Arc::new(crypto));
-    server.transport_config(Arc::new(transport(1, 0)));
+    let questions = u32::try_from(tuning.questions_max).unwrap_or(u32::MAX);
+    let streams = VarInt::from_u32(questions.saturating_add(1));
+    let mut transport = transport(CONNECTION_WINDOW_BYTES);
+    transport.max_concurrent_bidi_streams(streams);
+    transport.max_concurrent_uni_streams(VarInt::from_u32(0));
+    server.transport_config(Arc::new(transport));
     server.time_source(Arc::new(Clock(clock)));
-    server.max_incoming(incoming_max);
+    server.max_incoming(tuning.sessions_max);
     server.incoming_buffer_size_total(4 * 1024 * 1024);
     Ok(server)
 }
@@ -85,22 +94,23 @@ pub(super) fn server_config(
 pub(super) fn client_config(tls: &TlsIdentity) -> Result<ClientConfig, StartError> {
     let crypto = QuicClientConfig::try_from(tls.client_config()?)?;
     let mut client = ClientConfig::new(Arc::new(crypto));
-    client.transport_config(Arc::new(transport(0, BLOCKS_UNDER_WAY as u32)));
+    let mut transport = transport(PULLER_WINDOW_BYTES);
+    transport.max_concurrent_bidi_streams(VarInt::from_u32(0));
+    transport.max_concurrent_uni_streams(VarInt::from_u32(BLOCKS_UNDER_WAY as u32));
+    client.transport_config(Arc::new(transport));
     Ok(client)
 }
 
 /// BBR, because between regions a lost packet seldom means a full queue.
-fn transport(streams: u32, blocks: u32) -> TransportConfig {
+fn transport(window_bytes: u32) -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
         .congestion_controller_factory(Arc::new(BbrConfig::default()))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(window_bytes))
         .send_window(u64::from(CONNECTION_WINDOW_BYTES))
-        .max_concurrent_bidi_streams(VarInt::from_u32(streams))
-        .max_concurrent_uni_streams(VarInt::from_u32(blocks))
         .datagram_receive_buffer_size(Some(DATAGRAM_BYTES))
         .datagram_send_buffer_size(DATAGRAM_BYTES);
     transport

@@ -1,5 +1,7 @@
 //! Regions in one process: real QUIC over real sockets, logs in memory.
 
+#![allow(dead_code, reason = "every test file uses a part of it")]
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,9 +10,9 @@ use std::time::Duration;
 
 use anabranch_core::{Context, Digest, Group, NodeId, Origin, RegionName, Seq, ShardId, Stamp};
 use anabranch_gossip::{
-    BoxFuture, ClockAnswer, ClockTrust, DevCa, Environment, Gossip, GossipConfig, LinkRules,
-    LinkStatus, OfferError, PeerRegion, ShapedUdp, Sink, Source, SourceError, SystemResolver,
-    Tuning,
+    Answer, BoxFuture, ClockAnswer, ClockTrust, DevCa, Environment, Gossip, GossipConfig,
+    LinkRules, LinkStatus, OfferError, PeerRegion, Served, ShapedUdp, Sink, Source, SourceError,
+    SystemResolver, Tuning,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -19,6 +21,9 @@ use tokio::time::Instant;
 #[allow(dead_code)]
 pub mod history;
 pub use history::{group_after, origin};
+
+mod oracle;
+pub use oracle::*;
 
 pub const SHARD: ShardId = ShardId(0);
 
@@ -46,6 +51,8 @@ pub struct Log {
     pub alter: Mutex<Option<Seq>>,
     /// Origins that the importer holds.
     pub holds: Mutex<Option<Origin>>,
+    /// Answers questions.
+    pub oracle: Arc<Oracle>,
 }
 
 impl Log {
@@ -62,6 +69,7 @@ impl Log {
             offers: AtomicUsize::new(0),
             alter: Mutex::new(None),
             holds: Mutex::new(None),
+            oracle: Oracle::new(),
         })
     }
 
@@ -225,7 +233,22 @@ pub fn anywhere() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
+/// Times and bounds of tests.
+pub fn tuning() -> Tuning {
+    Tuning { silence: Duration::from_millis(1_500), ..Tuning::DEFAULT }
+}
+
 pub fn start(plan: Plan<'_>, log: Arc<Log>, rules: LinkRules, socket: Arc<ShapedUdp>) -> Region {
+    start_with(plan, log, rules, socket, tuning())
+}
+
+pub fn start_with(
+    plan: Plan<'_>,
+    log: Arc<Log>,
+    rules: LinkRules,
+    socket: Arc<ShapedUdp>,
+    tuning: Tuning,
+) -> Region {
     let name = region(plan.name);
     let mut peers: Vec<PeerRegion> = Vec::new();
     for (name, address) in &plan.peers {
@@ -244,7 +267,7 @@ pub fn start(plan: Plan<'_>, log: Arc<Log>, rules: LinkRules, socket: Arc<Shaped
         peers,
         seed: [7; 32],
         reset_key: [8; 32],
-        tuning: Tuning { silence: Duration::from_millis(1_500), ..Tuning::DEFAULT },
+        tuning,
     };
     let tls = plan.ca.identity(&name, &[]).unwrap();
     let (began, ahead) = (Instant::now(), plan.clock_ahead_ms);
@@ -256,13 +279,19 @@ pub fn start(plan: Plan<'_>, log: Arc<Log>, rules: LinkRules, socket: Arc<Shaped
         clock: Arc::new(move || 1_800_000_000_000 + ahead + began.elapsed().as_millis() as u64),
     };
     let source: Arc<dyn Source> = log.clone();
-    let gossip =
-        Gossip::start(config, &tls, environment, BTreeMap::from([(SHARD, source)])).unwrap();
+    let answer: Arc<dyn Answer> = log.oracle.clone();
+    let shards = BTreeMap::from([(SHARD, Served { source, answer: Some(answer) })]);
+    let gossip = Gossip::start(config, &tls, environment, shards).unwrap();
     Region { log, gossip, rules, address }
 }
 
 /// Regions that all know each other.
 pub fn regions(names: &[&str]) -> Vec<Region> {
+    regions_with(names, |_| tuning())
+}
+
+/// As [`regions`], each with times and bounds of its own.
+pub fn regions_with(names: &[&str], tuning: impl Fn(&str) -> Tuning) -> Vec<Region> {
     let ca = DevCa::generate().unwrap();
     let bound: Vec<_> = names
         .iter()
@@ -279,7 +308,7 @@ pub fn regions(names: &[&str]) -> Vec<Region> {
         .map(|(nth, (name, rules, _, socket))| {
             let peers = addresses.iter().copied().filter(|(peer, _)| *peer != name).collect();
             let plan = Plan { ca: &ca, name, peers, clock_ahead_ms: 250 * nth as u64 };
-            start(plan, Log::new(name), rules, socket)
+            start_with(plan, Log::new(name), rules, socket, tuning(name))
         })
         .collect()
 }
