@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anabranch_core::ShardId;
@@ -72,12 +73,22 @@ async fn a_question_is_answered_and_the_other_side_knows_who_asked() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn questions_are_answered_though_the_sink_takes_nothing() {
-    let all = regions(&["eu", "us"]);
+    // Blocks so large that those under way fill every window they have.
+    let large = |_: &str| Tuning { block_bytes: 8 * MIB, ..tuning() };
+    let all = regions_with(&["eu", "us"], large);
     let [eu, us] = &all[..] else { unreachable!() };
     eu.log.stalled.send_replace(true);
-    us.log.append(40_000, 3);
+    us.log.append_groups(support::noise::noise("us", 2_000, 64 * 1024));
     eu.lead();
     connected(eu, "us").await;
+    // What is read is held in the puller or on the way. Settled: nothing moves for a while.
+    let read = || us.log.bytes_read.load(Ordering::Relaxed);
+    eventually(SOON, "sending", || read() > 4 * MIB).await;
+    let mut before = 0;
+    while read() != before {
+        before = read();
+        tokio::time::sleep(Duration::from_millis(700)).await;
+    }
     for _ in 0..3 {
         let question = noise(9 * MIB);
         assert_eq!(ask(eu, "us", question.clone()).await.unwrap(), question);
@@ -291,7 +302,7 @@ async fn a_question_that_was_not_sent_whole_is_surely_not_answered() {
     assert!(matches!(lost, AskError::NotSent { .. }), "{lost}");
     assert!(!late.may_have_been_begun() && !lost.may_have_been_begun());
     eu.heal(us);
-    connected(eu, "us").await;
+    eventually(SOON, "connected anew", || eu.link("us").sessions == 2).await;
     assert!(ask(eu, "us", noise(1)).await.is_ok());
     assert_eq!(us.log.oracle.asked().len(), 1, "only the last one");
 }

@@ -6,12 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anabranch_core::event::{Event, Request};
-use anabranch_core::group::GroupHeader;
-use anabranch_core::{Chain, Context, Group, Seq, Stamp};
+use anabranch_core::Seq;
 use anabranch_gossip::{ClockTrust, DevCa, LinkRules, LinkState};
-use rand::rngs::SmallRng;
-use rand::{RngCore, SeedableRng};
+use support::noise::noise;
 use support::{Log, Plan, anywhere, eventually, origin, region, regions, socket, start};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -320,41 +317,12 @@ async fn far_regions_see_their_distance_and_a_one_way_cut_still_counts_as_a_cut(
     assert_eq!(us.link("eu").state, LinkState::Relayed { via: region("asia") });
 }
 
-/// Groups whose bytes do not compress.
-fn noise(groups: u64, bytes: usize) -> Vec<Group> {
-    let mut rng = SmallRng::seed_from_u64(3);
-    let mut prev = Chain::START;
-    let mut build = |nth: u64| {
-        let mut payload = vec![0; bytes];
-        rng.fill_bytes(&mut payload);
-        let header = GroupHeader {
-            origin: origin("eu"),
-            first: Seq(nth + 1),
-            events: 1,
-            stamp: Stamp(nth + 1),
-            context: Context::new(),
-            prev,
-        };
-        let event = Event {
-            stream: "noise-1".into(),
-            id: None,
-            kind: "Noise".into(),
-            metadata: Default::default(),
-            payload: payload.into(),
-        };
-        let group = Group::build(header, &[Request { producer: None, events: vec![event] }]);
-        prev = group.chain();
-        group
-    };
-    (0..groups).map(&mut build).collect()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sink_that_stalls_stops_the_source_and_memory_stays_bounded() {
     let all = regions(&["eu", "us"]);
     let [eu, us] = &all[..] else { unreachable!() };
     let total = 1_600;
-    eu.log.append_groups(noise(total, 64 * 1024));
+    eu.log.append_groups(noise("eu", total, 64 * 1024));
     us.log.stalled.send_replace(true);
     us.lead();
     let read = || eu.log.bytes_read.load(Ordering::Relaxed);

@@ -276,10 +276,10 @@ impl<'a> Session<'a> {
             }
             Action::Connected(hello) => {
                 tracing::info!(%region, node = %hello.node, "session open");
-                self.link.board().up(region, &hello, self.connection.remote_address());
                 let shard = &self.link.shared.shards[&self.link.shard];
                 let tuning = &self.link.shared.config.tuning;
                 self.line = Some(shard.lines.open(region, self.connection, tuning));
+                self.link.board().up(region, &hello, self.connection.remote_address());
                 self.connected = true;
                 self.adjust_wants()?;
             }

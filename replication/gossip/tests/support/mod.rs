@@ -22,6 +22,7 @@ use tokio::time::Instant;
 pub mod history;
 pub use history::{group_after, origin};
 
+pub mod noise;
 mod oracle;
 pub use oracle::*;
 
