@@ -14,6 +14,7 @@ pub mod aggregate;
 pub mod class;
 pub mod codec;
 pub mod command;
+pub mod conflict;
 pub mod context;
 pub mod cursor;
 pub mod digest;

@@ -37,6 +37,7 @@ use serde_json::{Map, Value as Json};
 pub use definition::{ANY_TYPE, BadDefinition, DEFINITION_BYTES, Definition, Kind};
 pub use list::{ELEMENT_ID_BYTES, ElementId, NoElementId};
 pub use operation::{Action, BadOperation, EVENT_TYPE, OPERATIONS, Operation, Operations};
+pub(crate) use operation::{context_of_hex, hex_of_context};
 pub use ordered::Ordered;
 pub use statement::{BadPayload, BadStatement, Statement};
 pub use tag::Origins;

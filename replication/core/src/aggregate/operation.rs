@@ -347,10 +347,7 @@ impl Operations {
         let mut json = Map::new();
         json.insert("do".into(), self.operations.iter().map(Operation::to_json).collect());
         if let Some(observed) = &self.observed {
-            let mut bytes = Vec::new();
-            observed.encode(&mut bytes);
-            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            json.insert("observed".into(), hex.into());
+            json.insert("observed".into(), hex_of_context(observed).into());
         }
         Json::Object(json).to_string()
     }
@@ -383,7 +380,15 @@ impl Operations {
     }
 }
 
-fn context_of_hex(hex: &str) -> Option<Context> {
+/// A context as text.
+pub(crate) fn hex_of_context(context: &Context) -> String {
+    let mut bytes = Vec::new();
+    context.encode(&mut bytes);
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A context from the text that [`hex_of_context`] made.
+pub(crate) fn context_of_hex(hex: &str) -> Option<Context> {
     let digits = hex.as_bytes().chunks(2);
     let byte = |two: &[u8]| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok();
     let bytes: Vec<u8> = digits.map(byte).collect::<Option<_>>()?;

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::super::identity;
 use super::*;
+use crate::aggregate::EVENT_TYPE;
 use crate::id::{Dot, Origin, Seq};
 use crate::sample::{at, cut, origin};
 use crate::stamp::Stamp;
