@@ -14,9 +14,14 @@ impl Operation {
         Self(json)
     }
 
-    /// Counters: adds `by`, or takes it away if it is below zero.
+    /// Counters: adds `by`, or takes it away if it is below zero. From a bounded counter, a region takes no
+    /// more than its rights: [`AppendError::RightsShort`](crate::AppendError::RightsShort).
     pub fn increment(field: impl Into<String>, by: i64) -> Self {
         Self::new(field, "increment").with("by", by)
+    }
+    /// Bounded counters: gives `amount` of this region's rights to the region `to`.
+    pub fn pass(field: impl Into<String>, amount: u64, to: impl Into<String>) -> Self {
+        Self::new(field, "pass").with("by", amount).with("to", to.into())
     }
     /// Registers: puts `value` in the place of what was seen.
     pub fn set(field: impl Into<String>, value: impl Into<Json>) -> Self {

@@ -323,7 +323,10 @@ fn refusal(error: &AppendError) -> Option<Refusal> {
         AppendError::Refused { code: Code::Unavailable | Code::FailedPrecondition, .. } => {
             Refusal::Unavailable
         }
-        AppendError::NoDefinition { .. } | AppendError::Refused { .. } => Refusal::Other,
+        AppendError::NotHome { .. } | AppendError::HomeUnconfirmed { .. } => Refusal::Unavailable,
+        AppendError::RightsShort { .. }
+        | AppendError::NoDefinition { .. }
+        | AppendError::Refused { .. } => Refusal::Other,
     })
 }
 

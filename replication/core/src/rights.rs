@@ -32,6 +32,8 @@ pub struct Counter {
 pub(crate) struct Step {
     pub(crate) counter: Counter,
     pub(crate) change: Change,
+    /// To whom they pass.
+    pub(crate) to: Option<RegionName>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +64,11 @@ pub(crate) fn steps(
             _ => return None,
         };
         let counter = Counter { stream: stream.into(), field: operation.field.as_str().into() };
-        Some(Step { counter, change })
+        let to = match operation.action {
+            Action::Pass { to, .. } => Some(to),
+            _ => None,
+        };
+        Some(Step { counter, change, to })
     };
     Ok(operations.into_iter().filter_map(step).collect())
 }
@@ -83,7 +89,7 @@ impl Rights {
 
     /// Takes an event of type [`EVENT_TYPE`] in. One that is badly formed says nothing.
     pub(crate) fn take(&mut self, own: &RegionName, by: &RegionName, stream: &str, payload: &[u8]) {
-        for Step { counter, change } in steps(own, by, stream, payload).unwrap_or_default() {
+        for Step { counter, change, .. } in steps(own, by, stream, payload).unwrap_or_default() {
             let held = self.held.entry(counter).or_default();
             *held = match change {
                 Change::Gain(amount) => held.saturating_add(amount.into()),

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use anabranch_core::aggregate::{Definition, EVENT_TYPE, OPERATIONS, Operation, Operations};
+use anabranch_core::aggregate::{
+    Action, Definition, EVENT_TYPE, Kind, OPERATIONS, Operation, Operations,
+};
 use anabranch_core::event::category;
 use anabranch_core::limits::SESSION_WAIT_DEFAULT;
+use anabranch_core::rights;
 use anabranch_core::{Context, SessionToken};
 use anabranch_proto::convert::{self, Problem, invalid};
 use anabranch_proto::v1;
@@ -310,13 +313,34 @@ impl Api {
                 }
             })?;
             let operation = Operation::from_json(&json).map_err(|problem| wrong(&problem))?;
+            let operation = as_right(operation, &definition).map_err(|problem| wrong(&problem))?;
             operation.check(&definition).map_err(|error| wrong(&error.to_string()))?;
             operations.push(operation);
         }
+        let of_rights = operations.iter().filter(|operation| operation.action.is_about_rights());
+        let r#type = match of_rights.count() {
+            0 => EVENT_TYPE.to_owned(),
+            rights if rights == operations.len() => rights::EVENT_TYPE.to_owned(),
+            _ => {
+                let problem = "change a bounded counter and other fields; send these by themselves";
+                return Err(invalid("operations", problem, 0, 0));
+            }
+        };
         let payload = Operations { operations, observed }.to_json();
-        let r#type = EVENT_TYPE.to_owned();
         Ok(v1::NewEvent { stream, r#type, payload: payload.into(), ..v1::NewEvent::default() })
     }
+}
+
+/// What an increment means to a bounded counter.
+fn as_right(operation: Operation, definition: &Definition) -> Result<Operation, String> {
+    let bounded = definition.fields.get(&operation.field) == Some(&Kind::BoundedCounter);
+    let action = match operation.action {
+        Action::Increment(i64::MIN) if bounded => return Err("by is out of range".to_owned()),
+        Action::Increment(by) if bounded && by < 0 => Action::Spend(by.unsigned_abs()),
+        Action::Increment(by) if bounded => Action::Earn(by.unsigned_abs()),
+        other => other,
+    };
+    Ok(Operation { action, ..operation })
 }
 
 /// A read of one aggregate, now or again and again.

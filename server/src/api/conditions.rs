@@ -72,11 +72,11 @@ impl Conditions {
 
 /// Values of two kinds are not equal, and neither is less.
 fn holds(json: &Json, comparison: Comparison, wanted: &Value) -> bool {
-    // Elements of lists are shown with their ids.
+    // Elements of lists are shown with their ids, bounded counters with the rights of regions.
+    let beside =
+        |shown: &Map<String, Json>| shown.contains_key("id") || shown.contains_key("rights");
     let json = match json.as_object() {
-        Some(element) if element.len() == 2 && element.contains_key("id") => {
-            element.get("value").unwrap_or(json)
-        }
+        Some(shown) if shown.len() == 2 && beside(shown) => shown.get("value").unwrap_or(json),
         _ => json,
     };
     let Ok(value) = Value::from_json(json) else { return false };
@@ -100,7 +100,7 @@ mod tests {
 
     fn definition() -> Definition {
         let fields = json!({ "n": "pn-counter", "tags": "or-set", "todo": "list", "last": "lww-register",
-                    "sum": "ordered from 0" });
+                    "sum": "ordered from 0", "left": "bounded-counter" });
         Definition::from_json(&json!({ "category": "c", "version": 1, "fields": fields })).unwrap()
     }
 
@@ -115,7 +115,8 @@ mod tests {
     #[test]
     fn conditions_are_about_values_or_about_members() {
         let fields = json!({ "n": 5, "tags": ["a", "b"], "todo": [{ "id": "x", "value": 7 }], "last": null,
-                             "sum": { "settled": 3, "tentative": 8 } });
+                             "sum": { "settled": 3, "tentative": 8 },
+                             "left": { "value": 3, "rights": { "eu": 3 } } });
         let fields = fields.as_object().unwrap();
         for (field, comparison, value, wanted) in [
             ("n", Comparison::Greater, "4", true),
@@ -130,6 +131,8 @@ mod tests {
             ("last", Comparison::Equal, "null", true),
             ("last", Comparison::LessOrEqual, "1", false),
             ("sum.settled", Comparison::Less, "4", true),
+            ("left", Comparison::Greater, "2", true),
+            ("left", Comparison::Greater, "3", false),
             ("sum.tentative", Comparison::Less, "4", false),
             ("sum.tentative", Comparison::Equal, "8", true),
         ] {

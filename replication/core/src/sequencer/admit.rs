@@ -54,6 +54,16 @@ pub enum ClassRefused {
     },
 }
 
+/// A home, or rights, that nobody would ever have.
+fn no_member(region: &Region, named: &RegionName) -> Option<Verdict> {
+    if region.members().contains(named) {
+        return None;
+    }
+    let members = region.members().iter().map(RegionName::as_str).collect::<Vec<_>>();
+    let (region, members) = (named.clone(), members.join(", "));
+    Some(Verdict::Class(ClassRefused::NoMember { region, members }))
+}
+
 /// Homes after everything that is on its way.
 struct Predicted<'a> {
     overlay: &'a Overlay,
@@ -114,7 +124,7 @@ impl Overlay {
             && let Some(own) = region.origin()
         {
             let steps = rights::steps(&own.region, &dot.origin.region, stream, payload);
-            for Step { counter, change } in steps.unwrap_or_default() {
+            for Step { counter, change, .. } in steps.unwrap_or_default() {
                 let held = self.rights(region, &counter);
                 let held = match change {
                     rights::Change::Gain(amount) => held.saturating_add(amount.into()),
@@ -145,10 +155,8 @@ impl Sequencer {
     fn forbids_change(&self, region: &Region, change: &Change) -> Option<Verdict> {
         let homes = Predicted { overlay: &self.overlay, region };
         let (Change::Declared { home: next, .. } | Change::Released { to: next, .. }) = change;
-        if !region.members().contains(next) {
-            let members = region.members().iter().map(RegionName::as_str).collect::<Vec<_>>();
-            let members = members.join(", ");
-            return Some(Verdict::Class(ClassRefused::NoMember { region: next.clone(), members }));
+        if let Some(verdict) = no_member(region, next) {
+            return Some(verdict);
         }
         let declared = homes.declared(change.category());
         let category = change.category().to_owned();
@@ -243,7 +251,10 @@ impl Sequencer {
                 Ok(steps) => steps,
                 Err(bad) => return Some(Verdict::BadRights(bad)),
             };
-            for Step { counter, change } in steps {
+            for Step { counter, change, to } in steps {
+                if let Some(verdict) = to.and_then(|to| no_member(region, &to)) {
+                    return Some(verdict);
+                }
                 let predicted = || match planted::is(Bug::RightsOfAppliedOnly) {
                     true => region.rights().of(&counter),
                     false => self.overlay.rights(region, &counter),

@@ -4,7 +4,7 @@
 //! operation := '{' … '}'  |  field [ '[' key ']' ] what
 //! what      := ( '+=' | '-=' ) number | '=' value | ( 'offer' | 'add' | 'remove' ) value
 //!            | 'insert' value [ 'at' number ] | 'delete' ( 'at' number | "id" )
-//!            | 'enable' | 'disable' | 'clear' | 'remove-key'
+//!            | 'pass' number 'to' region | 'enable' | 'disable' | 'clear' | 'remove-key'
 //! key       := "text" | what comes before the next ']'
 //! ```
 //! Values are JSON. Whether the field can do that, nodes know.
@@ -13,7 +13,7 @@ use anabranch_client::Operation;
 use serde_json::Value;
 
 const WHAT: &str =
-    "+=, -=, =, offer, add, remove, insert, delete, enable, disable, clear or remove-key";
+    "+=, -=, =, pass, offer, add, remove, insert, delete, enable, disable, clear or remove-key";
 
 /// Reads one operation.
 pub fn parse(text: &str) -> Result<Operation, String> {
@@ -83,6 +83,7 @@ fn what_of<'a>(
             alone(Operation::remove_key(field, key))
         }
         "delete" => delete(field, rest),
+        "pass" => pass(field, rest),
         "insert" => insert(field, rest),
         "+=" | "-=" => {
             let (by, rest) = number_of(rest)?;
@@ -104,6 +105,17 @@ fn what_of<'a>(
             "what to do is missing: {WHAT}; put all of one operation into quotes: '{field} += 5'"
         )),
         _ => Err(format!("at {text:?}, {WHAT} is needed")),
+    }
+}
+
+fn pass<'a>(field: &str, text: &'a str) -> Result<(Operation, &'a str), String> {
+    let (amount, rest) = number_of(text)?;
+    let amount = u64::try_from(amount).map_err(|_| "what is passed on is 0 or more")?;
+    let region = rest.strip_prefix("to ").ok_or("say to whom: `pass 5 to REGION`")?.trim_start();
+    let end = region.find(char::is_whitespace).unwrap_or(region.len());
+    match region[..end].is_empty() {
+        true => Err("say to whom: `pass 5 to REGION`".to_owned()),
+        false => Ok((Operation::pass(field, amount, &region[..end]), region[end..].trim_start())),
     }
 }
 
@@ -170,6 +182,7 @@ mod tests {
         for (text, wanted) in [
             ("on_hand += 5", r#"{"by":5,"do":"increment","field":"on_hand"}"#),
             ("on_hand-=5", r#"{"by":-5,"do":"increment","field":"on_hand"}"#),
+            ("left pass 5 to us", r#"{"by":5,"do":"pass","field":"left","to":"us"}"#),
             ("n += -3", r#"{"by":-3,"do":"increment","field":"n"}"#),
             (r#"tags add "x y""#, r#"{"do":"add","field":"tags","value":"x y"}"#),
             (r#"tags remove {"a": [1]}"#, r#"{"do":"remove","field":"tags","value":{"a":[1]}}"#),
@@ -211,6 +224,9 @@ mod tests {
             ("on_hand == 5", "= sets a register"),
             ("tags add x", r#"text needs quotes: "x""#),
             (r#"tags add "x"#, r#"at "\"x", a value in JSON is needed"#),
+            ("left pass 5", "say to whom: `pass 5 to REGION`"),
+            ("left pass 5 to ", "say to whom: `pass 5 to REGION`"),
+            ("left pass -5 to us", "what is passed on is 0 or more"),
             ("flag enable 1", r#"nothing more is expected at "1""#),
             ("by[alice += 1", "']' is needed after the key"),
             ("todo delete", "say which: `delete at 0`"),

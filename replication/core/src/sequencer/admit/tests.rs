@@ -212,6 +212,8 @@ fn nobody_spends_more_than_the_rights_of_the_region() {
     let pass = |amount, to| right(Action::Pass { amount, to: name(to) });
     assert_eq!(eu.verdict(vec![pass(3, "us")]), short(3, 2));
     assert!(is_sequenced(&eu.verdict(vec![pass(9, "eu")])), "to itself: nothing is asked for");
+    let nowhere = eu.verdict(vec![pass(1, "mars")]);
+    assert!(matches!(&nowhere, Verdict::Class(ClassRefused::NoMember { .. })), "{nowhere:?}");
     assert!(is_sequenced(&eu.verdict(vec![pass(2, "us")])));
     assert_eq!(eu.verdict(vec![right(Action::Spend(1))]), short(1, 0));
     let bad = Event { kind: rights::EVENT_TYPE.into(), ..event("stock-1", "{}") };
