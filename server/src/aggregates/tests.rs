@@ -1,5 +1,7 @@
 //! Aggregates over real logs and stores, in several regions.
 
+mod ordered;
+
 use std::sync::Arc;
 use std::time::Duration;
 
