@@ -185,6 +185,24 @@ async fn fields_are_read_as_what_they_are() {
 }
 
 #[tokio::test]
+async fn ordered_fields_have_a_settled_and_a_tentative_value() {
+    let node = Node::start().await;
+    let client = client(&[&node]);
+    let counts = v1::OrderedCounts { settled_events: 2, tentative_events: 3, ..Default::default() };
+    let with = |value| v1::Aggregate { ordered: Some(counts), ..aggregate(value, 3) };
+    let both = json!({ "n": 5, "sum": { "settled": 7, "tentative": null } });
+    let answers = [both.clone(), both.clone(), json!({ "sum": { "settled": 7 } }), both];
+    node.script.lock().aggregates.gets.extend(answers.map(|value| Ok(with(value))));
+    let value = client.ordered("stock-1", "sum").value().await.unwrap();
+    assert_eq!((value.settled, value.tentative), (json!(7), json!(null)));
+    let error = client.ordered("stock-1", "n").value().await.unwrap_err();
+    assert!(error.to_string().contains("is not ordered"), "{error}");
+    assert_eq!(client.ordered("stock-1", "sum").settled().await.unwrap(), 7);
+    let read = client.aggregate("stock-1").get().await.unwrap().ordered.unwrap();
+    assert_eq!((read.settled_events, read.tentative_events), (2, 3));
+}
+
+#[tokio::test]
 async fn a_watch_asks_again_when_it_breaks_and_tells_each_change_once() {
     let node = Node::start().await;
     let client = client(&[&node]);

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use anabranch_core::Dot;
 use anabranch_core::event::category;
 use serde_json::{Map, Value as Json, json};
 
@@ -49,7 +50,7 @@ impl Declared {
     pub fn definition(self) -> Json {
         let mut fields = json!({
             "events": "g-counter", "regions": "or-set", "last": "lww-register", "latest": "max",
-            "home": "mv-register",
+            "home": "mv-register", "before": "ordered", "turns": "ordered from 0",
         });
         let mut on = vec![
             "events += 1".to_owned(),
@@ -57,6 +58,8 @@ impl Declared {
             "last = @region".into(),
             "latest offer @time".into(),
             format!("home = {}", self.home),
+            "turns += 1 when before != @region".into(),
+            "before = @region".into(),
         ];
         if self.has_map() {
             fields["by"] = "map of g-counter".into();
@@ -71,20 +74,23 @@ impl Declared {
         self.version.is_multiple_of(2)
     }
 
-    /// The aggregates of the category, by stream, from nothing but the set of events.
+    /// The aggregates of the category, by stream, from nothing but the set of events, and which of them
+    /// are `settled`: final in the global order.
     pub fn fold<'a>(
         self,
         seen: impl Iterator<Item = &'a Seen>,
+        settled: &BTreeSet<&Dot>,
     ) -> BTreeMap<&'a str, Map<String, Json>> {
         let mut streams: BTreeMap<&str, Vec<&Seen>> = BTreeMap::new();
         for seen in seen.filter(|seen| category(&seen.stream) == self.category) {
             streams.entry(&seen.stream).or_default().push(seen);
         }
-        let folded = |(stream, events): (_, Vec<&Seen>)| (stream, self.fold_stream(&events));
+        let folded =
+            |(stream, events): (_, Vec<&Seen>)| (stream, self.fold_stream(&events, settled));
         streams.into_iter().map(folded).collect()
     }
 
-    fn fold_stream(self, events: &[&Seen]) -> Map<String, Json> {
+    fn fold_stream(self, events: &[&Seen], settled: &BTreeSet<&Dot>) -> Map<String, Json> {
         // A retry that reached a second region is another event, and counts once.
         let ids: BTreeSet<_> = events.iter().map(|seen| seen.id).collect();
         let mut by: BTreeMap<&str, BTreeSet<_>> = BTreeMap::new();
@@ -98,6 +104,12 @@ impl Declared {
         fields.insert("last".into(), last.map(|seen| seen.dot.origin.region.as_str()).into());
         fields.insert("latest".into(), last.map(|seen| seen.stamp.unix_ms()).into());
         fields.insert("home".into(), json!([self.home]));
+        let is_settled = |seen: &&&Seen| settled.contains(&seen.dot);
+        let (now, then) = (turns(events.iter()), turns(events.iter().filter(is_settled)));
+        for (name, settled, tentative) in [("turns", then.0, now.0), ("before", then.1, now.1)] {
+            let both = json!({ "settled": settled, "tentative": tentative });
+            fields.insert(name.into(), both);
+        }
         if self.has_map() {
             let counts = by.into_iter().map(|(region, ids)| (region.to_owned(), ids.len().into()));
             fields.insert("by".into(), Json::Object(counts.collect()));
@@ -116,6 +128,20 @@ impl Declared {
             .max_by_key(|(version, stamp, dot, _)| (*version, *stamp, *dot))
             .map(|found| found.3)
     }
+}
+
+/// How often the region was another one than before, in the global order, and which it was last. A request
+/// is taken in once, where it comes first.
+fn turns<'a>(events: impl Iterator<Item = &'a &'a Seen>) -> (Json, Json) {
+    let mut events: Vec<&Seen> = events.copied().collect();
+    events.sort_by_key(|seen| (seen.stamp, &seen.dot));
+    let (mut ids, mut turns, mut before) = (BTreeSet::new(), 0, None);
+    for seen in events.into_iter().filter(|seen| ids.insert(seen.id)) {
+        let region = seen.dot.origin.region.as_str();
+        turns += u64::from(before != Some(region));
+        before = Some(region);
+    }
+    (turns.into(), before.into())
 }
 
 #[cfg(test)]

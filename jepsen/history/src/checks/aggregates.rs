@@ -3,14 +3,15 @@
 //!
 //! Source: DESIGN.md laws 2 and 5 and section 7. The definition with the highest version counts, of
 //! two the later in global order. A field is a function of the set of events (`defined.rs`): a count of
-//! requests, however often one was sent; a union; the last by stamp; the greatest. So regions that
+//! requests, however often one was sent; a union; the last by stamp; the greatest; and, of ordered fields,
+//! a fold one after the other, over what the region shows as final, and over all it shows. So regions that
 //! show the same events serve the same aggregates, and nodes that were killed, set back or lost what
 //! they had kept serve no others.
 //!
 //! It cannot see: types of fields that no definition of the workload has (core's own tests do), what
 //! was served while the faults went on, and events that are not of the workload.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value as Json;
 
@@ -37,7 +38,8 @@ pub fn check(case: &Case<'_>) -> Verdict {
             });
             continue;
         };
-        let expected = declared.fold(read.regional.iter());
+        let settled: BTreeSet<_> = read.global.iter().map(|seen| &seen.dot).collect();
+        let expected = declared.fold(read.regional.iter(), &settled);
         let streams: BTreeMap<&str, _> = aggregates.iter().map(|one| (&*one.stream, one)).collect();
         for stream in streams.keys().filter(|stream| !expected.contains_key(**stream)) {
             verdict.check(false, || {
@@ -89,7 +91,10 @@ mod tests {
         let read = &evidence.regions["eu"];
         let declared = Declared::that_counts("set", read.regional.iter()).unwrap();
         assert_eq!(declared.home, 1, "the later one counts");
-        let folded = declared.fold(read.regional.iter());
+        let settled: BTreeSet<_> = read.global.iter().map(|seen| &seen.dot).collect();
+        let folded = declared.fold(read.regional.iter(), &settled);
+        let turns = &folded["set-1"]["turns"];
+        assert_eq!(turns["tentative"], 1, "the retry is no turn");
         assert_eq!(folded["set-1"]["events"], 1, "a request counts once");
         let aggregate = |(stream, fields): (&str, _)| ServedAggregate {
             stream: stream.to_owned(),
@@ -123,6 +128,14 @@ mod tests {
             evidence.served[0].aggregates.as_mut().unwrap()
         }
         assert_eq!(broken(|e| first(e)[0].value = first(e)[0].value.replace(":1", ":2")), 1);
+        for part in ["settled", "tentative"] {
+            let mut evidence = served();
+            let value = &mut first(&mut evidence)[0].value;
+            let mut json: Json = serde_json::from_str(value).unwrap();
+            json["turns"][part] = 7.into();
+            *value = json.to_string();
+            assert_eq!(judge(check, &evidence).broken, 1, "{part}");
+        }
         assert_eq!(broken(|e| first(e)[0].version = 2), 1);
         assert_eq!(broken(|e| first(e).clear()), 1);
         assert_eq!(broken(|e| e.served[0].aggregates = None), 1, "it does not know the definition");
