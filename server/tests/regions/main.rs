@@ -2,6 +2,7 @@
 
 mod clocks;
 mod derived;
+mod homes;
 #[path = "../support/ports.rs"]
 mod ports;
 mod relay;

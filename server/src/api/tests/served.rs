@@ -456,3 +456,41 @@ async fn operations_are_prepared_when_the_node_holds_what_their_client_has_writt
     let cut = Context::try_from(seen.get_ref().cut.clone().unwrap()).unwrap();
     assert_eq!(seen.get_ref().session_token, SessionToken { context: cut }.encode());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bounded_counter_is_counted_up_and_down_like_others_but_never_below_what_is_there() {
+    let cluster = Cluster::start(1).await;
+    let mut aggregates = AggregatesClient::new(cluster.channel(0).await);
+    let fields = r#"{"left": "bounded-counter", "tags": "or-set"}"#;
+    let definition = format!(r#"{{"category": "s", "version": 1, "fields": {fields}}}"#);
+    aggregates.define(v1::DefineRequest { definition: definition.into() }).await.unwrap();
+    let operate = |operations: &[&str]| {
+        let mut aggregates = aggregates.clone();
+        let operations = operations.iter().map(|text| (*text).to_owned()).collect();
+        let operations =
+            Some(v1::PrepareRequest { stream: "s-1".into(), operations, ..Default::default() });
+        let request = v1::OperateRequest { operations, ..Default::default() };
+        async move { aggregates.operate(request).await }
+    };
+    let by = |by: i64| format!(r#"{{"field":"left","do":"increment","by":{by}}}"#);
+    operate(&[&by(5), &by(-2)]).await.unwrap();
+    let short = operate(&[&by(-2), &by(-2)]).await.unwrap_err();
+    match reason(&short) {
+        Reason::RightsShort(short) => {
+            let (stream, field) = (short.stream.as_str(), short.field.as_str());
+            assert_eq!((stream, field, short.wanted, short.held), ("s-1", "left", 2, 1));
+        }
+        other => panic!("{other:?}"),
+    }
+    let mixed = operate(&[&by(1), r#"{"field":"tags","do":"add","value":1}"#]).await.unwrap_err();
+    assert!(mixed.message().contains("send these by themselves"), "{mixed:?}");
+    let cleared = operate(&[r#"{"field":"left","do":"clear"}"#]).await.unwrap_err();
+    assert!(cleared.message().contains("it has earn, spend, pass"), "{cleared:?}");
+    let least = operate(&[&by(i64::MIN)]).await.unwrap_err();
+    assert!(least.message().contains("operations[0]: by is out of range"), "{least:?}");
+
+    let get = v1::GetAggregateRequest { stream: "s-1".into(), ..Default::default() };
+    let shown = aggregates.clone().get(get).await.unwrap().into_inner();
+    let value: serde_json::Value = serde_json::from_slice(&shown.value).unwrap();
+    assert_eq!((&value["left"]["value"], shown.events), (&3.into(), 1), "nothing refused is in");
+}
