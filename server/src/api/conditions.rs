@@ -150,7 +150,7 @@ mod tests {
         };
         let text = read(condition("m", Comparison::Equal, "1"));
         assert!(
-            text.contains("conditions[0].field") && text.contains("last, n, sum, tags, todo"),
+            text.contains("conditions[0].field") && text.contains("last, left, n, sum, tags, todo"),
             "{text}"
         );
         for field in ["sum", "sum.now"] {
