@@ -110,7 +110,16 @@ impl Request {
 const HAS_ID: u8 = 1;
 const HAS_PRODUCER: u8 = 1;
 
+fn is_of_the_store(stream: &str, kind: &str) -> bool {
+    stream.starts_with('$') || kind.starts_with('$')
+}
+
 impl Event {
+    /// Whether its stream or its type is one of the store's own, which begin with `$`.
+    pub fn is_of_the_store(&self) -> bool {
+        is_of_the_store(&self.stream, &self.kind)
+    }
+
     fn encode(&self, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
         scratch.clear();
         scratch.put_byte(if self.id.is_some() { HAS_ID } else { 0 });
@@ -187,9 +196,9 @@ impl EventView {
         Ok(Self { seq, id, stream, kind, metadata, payload: fields.rest(), encoded })
     }
 
-    /// Whether its stream or its type is one of the store's own, which begin with `$`.
+    /// As [`Event::is_of_the_store`].
     pub fn is_of_the_store(&self) -> bool {
-        self.stream.starts_with('$') || self.kind.starts_with('$')
+        is_of_the_store(&self.stream, &self.kind)
     }
 
     /// The text pairs beside the payload, in the order of their keys.

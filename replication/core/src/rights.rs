@@ -42,6 +42,16 @@ pub(crate) enum Change {
     Lose(u64),
 }
 
+impl Change {
+    /// What is held after it; `None` if that is not enough for it.
+    pub(crate) fn of(self, held: u128) -> Option<u128> {
+        match self {
+            Self::Gain(amount) => Some(held.saturating_add(amount.into())),
+            Self::Lose(amount) => held.checked_sub(amount.into()),
+        }
+    }
+}
+
 /// What an event of type [`EVENT_TYPE`] of a region `by` does to the rights of the region `own`.
 ///
 /// # Errors
@@ -91,10 +101,7 @@ impl Rights {
     pub(crate) fn take(&mut self, own: &RegionName, by: &RegionName, stream: &str, payload: &[u8]) {
         for Step { counter, change, .. } in steps(own, by, stream, payload).unwrap_or_default() {
             let held = self.held.entry(counter).or_default();
-            *held = match change {
-                Change::Gain(amount) => held.saturating_add(amount.into()),
-                Change::Lose(amount) => held.saturating_sub(amount.into()),
-            };
+            *held = change.of(*held).unwrap_or_default();
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map as JsonMap, Value as Json, json};
 
 use super::operation::Action;
+use super::value::total_to_json;
 use crate::codec::{DecodeError, Put, Reader};
 use crate::id::RegionName;
 
@@ -37,14 +38,10 @@ impl Bounded {
     /// What there is, and what of it each region may take away. Wherever an event is held, so is what its
     /// region held before it: no region is ever seen to have less than nothing.
     pub(super) fn value(&self) -> Json {
-        let number = |number: i128| match i64::try_from(number) {
-            Ok(number) => Json::from(number),
-            Err(_) => number.to_string().into(),
-        };
         let held = self.rights.iter().filter(|(_, rights)| **rights != 0);
-        let held = held.map(|(region, rights)| (region.to_string(), number(*rights)));
+        let held = held.map(|(region, rights)| (region.to_string(), total_to_json(*rights)));
         json!({
-            "value": number(self.total()),
+            "value": total_to_json(self.total()),
             "rights": held.collect::<JsonMap<_, _>>(),
         })
     }

@@ -12,7 +12,7 @@ use super::list::List;
 use super::operation::Action;
 use super::set::Set;
 use super::tag::{Loader, Place, Tag, Writer, is_stable};
-use super::value::Value;
+use super::value::{Value, total_to_json};
 use crate::codec::{DecodeError, Put};
 use crate::context::Context;
 
@@ -155,10 +155,7 @@ impl Field {
     /// What readers see.
     pub(super) fn value(&self, kind: &Kind) -> Json {
         match (self, kind) {
-            (Self::Counter(counter), _) => {
-                let total = counter.total();
-                i64::try_from(total).map_or_else(|_| total.to_string().into(), Json::from)
-            }
+            (Self::Counter(counter), _) => total_to_json(counter.total()),
             (Self::Bounded(bounded), _) => bounded.value(),
             (Self::Best(best), _) => best.value().map_or(Json::Null, Value::to_json),
             (Self::Set(set), Kind::Flag) => Json::from(!set.is_empty()),

@@ -74,6 +74,18 @@ pub struct Input<'a> {
 }
 
 impl Input<'_> {
+    /// Where its `nth` operation stands.
+    fn place(&self, nth: u32, origins: &mut Origins) -> Place<'_> {
+        Place {
+            tag: origins.tag(self.dot, nth),
+            mark: Mark { identity: self.identity, nth },
+            stamp: self.stamp,
+            held: self.held,
+            observed: None,
+            undone: false,
+        }
+    }
+
     /// What statements see of it.
     fn scope<'a>(&'a self, ordered: &'a [Value]) -> Scope<'a> {
         Scope {
@@ -158,25 +170,30 @@ impl State {
     ) -> Result<usize, BadEvent> {
         self.events += 1;
         if input.kind == rights::EVENT_TYPE {
-            return self.apply_rights(definition, input, origins);
+            return self.apply_rights(definition, input, stable, origins);
         }
         let work = Work::of(definition, input).inspect_err(|_| self.bad += 1)?;
         let undone = work.undone();
         for ((nth, operation), undone) in work.operations.iter().zip(undone) {
-            let place = Place {
-                tag: origins.tag(input.dot, *nth),
-                mark: Mark { identity: input.identity, nth: *nth },
-                stamp: input.stamp,
-                held: input.held,
-                observed: work.observed.as_ref(),
-                undone,
-            };
-            let fields = definition.merged().zip(&mut self.fields);
-            let named = fields.into_iter().find(|((name, _), _)| **name == operation.field);
-            let ((_, kind), field) = named.expect("the operation was checked");
-            field.apply(kind, operation.key.as_deref(), &operation.action, &place, stable);
+            let observed = work.observed.as_ref();
+            let place = Place { observed, undone, ..input.place(*nth, origins) };
+            self.carry_out(definition, operation, &place, stable);
         }
         Ok(work.operations.len())
+    }
+
+    /// Does an operation that was checked.
+    fn carry_out(
+        &mut self,
+        definition: &Definition,
+        operation: &Operation,
+        place: &Place<'_>,
+        stable: &Context,
+    ) {
+        let mut fields = definition.merged().zip(&mut self.fields);
+        let named = fields.find(|((name, _), _)| **name == operation.field);
+        let ((_, kind), field) = named.expect("the operation was checked");
+        field.apply(kind, operation.key.as_deref(), &operation.action, place, stable);
     }
 
     /// Rights change operation by operation: a region that could spend them has spent them, whatever else
@@ -185,6 +202,7 @@ impl State {
         &mut self,
         definition: &Definition,
         input: &Input<'_>,
+        stable: &Context,
         origins: &mut Origins,
     ) -> Result<usize, BadEvent> {
         let sent = Operations::from_json(input.payload).inspect_err(|_| self.bad += 1)?;
@@ -194,18 +212,7 @@ impl State {
                 wrong = wrong.or(Some(bad));
                 continue;
             }
-            let place = Place {
-                tag: origins.tag(input.dot, nth),
-                mark: Mark { identity: input.identity, nth },
-                stamp: input.stamp,
-                held: input.held,
-                observed: None,
-                undone: false,
-            };
-            let fields = definition.merged().zip(&mut self.fields);
-            let named = fields.into_iter().find(|((name, _), _)| **name == operation.field);
-            let ((_, kind), field) = named.expect("the operation was checked");
-            field.apply(kind, None, &operation.action, &place, &Context::new());
+            self.carry_out(definition, operation, &input.place(nth, origins), stable);
             done += 1;
         }
         match wrong {
@@ -259,10 +266,7 @@ impl State {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut writer = Writer::default();
         self.fields.iter().for_each(|field| field.encode(&mut writer));
-        out.put_byte(VERSION);
-        out.put_varint(self.events);
-        out.put_varint(self.bad);
-        out.put(&writer.finish());
+        writer.finish_state(VERSION, [self.events, self.bad], out);
     }
 
     /// Reads what [`encode`](Self::encode) wrote under the same definition.
@@ -271,19 +275,10 @@ impl State {
     /// Any [`DecodeError`].
     pub fn decode(
         definition: &Definition,
-        mut reader: Reader,
+        reader: Reader,
         origins: &mut Origins,
     ) -> Result<Self, DecodeError> {
-        match reader.byte("version of a state")? {
-            VERSION => {}
-            other => {
-                let (what, value) = ("version of a state", other.into());
-                return Err(DecodeError::Invalid { what, value });
-            }
-        }
-        let events = reader.varint("events of a state")?;
-        let bad = reader.varint("bad events of a state")?;
-        let mut loader = Loader::new(reader, origins)?;
+        let ([events, bad], mut loader) = Loader::of_state(VERSION, reader, origins)?;
         let fields = definition.merged().map(|(_, kind)| Field::decode(kind, &mut loader));
         let fields = fields.collect::<Result<_, _>>()?;
         loader.reader.finish("state")?;

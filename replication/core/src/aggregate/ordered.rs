@@ -17,7 +17,7 @@ use serde_json::{Map, Value as Json};
 use super::definition::Definition;
 use super::repeats::Repeats;
 use super::statement::{BadPayload, Change, Statement};
-use super::tag::{Loader, Mark, Origins, Place, Writer};
+use super::tag::{Loader, Origins, Writer};
 use super::value::Value;
 use super::{BadEvent, Input};
 use crate::codec::{DecodeError, Put, Reader};
@@ -77,15 +77,7 @@ impl Ordered {
             // Nobody named the request, so no other event can be the same.
             return false;
         }
-        let place = Place {
-            tag: origins.tag(input.dot, 0),
-            mark: Mark { identity: input.identity, nth: 0 },
-            stamp: input.stamp,
-            held: input.held,
-            observed: None,
-            undone: false,
-        };
-        self.repeats.take(&place, stable)
+        self.repeats.take(&input.place(0, origins), stable)
     }
 
     /// Forgets what nothing that is still to come can ask for.
@@ -119,10 +111,7 @@ impl Ordered {
         writer.bytes.put_varint(self.values.len() as u64);
         self.values.iter().for_each(|value| value.encode(&mut writer.bytes));
         self.repeats.encode(&mut writer);
-        out.put_byte(VERSION);
-        out.put_varint(self.events);
-        out.put_varint(self.bad);
-        out.put(&writer.finish());
+        writer.finish_state(VERSION, [self.events, self.bad], out);
     }
 
     /// Reads what [`encode`](Self::encode) wrote under the same definition.
@@ -131,19 +120,10 @@ impl Ordered {
     /// Any [`DecodeError`].
     pub fn decode(
         definition: &Definition,
-        mut reader: Reader,
+        reader: Reader,
         origins: &mut Origins,
     ) -> Result<Self, DecodeError> {
-        match reader.byte("version of ordered fields")? {
-            VERSION => {}
-            other => {
-                let (what, value) = ("version of ordered fields", other.into());
-                return Err(DecodeError::Invalid { what, value });
-            }
-        }
-        let events = reader.varint("events of ordered fields")?;
-        let bad = reader.varint("bad events of ordered fields")?;
-        let mut loader = Loader::new(reader, origins)?;
+        let ([events, bad], mut loader) = Loader::of_state(VERSION, reader, origins)?;
         let count = loader.reader.count("ordered fields", 1)?;
         if count != definition.ordered().count() {
             let (what, value) = ("number of ordered fields", count as u64);

@@ -109,7 +109,13 @@ impl Writer {
         self.bytes.put_u128(mark.identity);
         self.bytes.put_varint(mark.nth.into());
     }
-    pub(crate) fn finish(self) -> Vec<u8> {
+    /// A whole state: its version, events and bad events, then all that was written.
+    pub(crate) fn finish_state(self, version: u8, counts: [u64; 2], out: &mut Vec<u8>) {
+        out.put_byte(version);
+        counts.iter().for_each(|count| out.put_varint(*count));
+        out.put(&self.finish());
+    }
+    fn finish(self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.bytes.len() + 32 * self.origins.len() + 2);
         out.put_varint(self.origins.len() as u64);
         self.origins.iter().for_each(|origin| origin.encode(&mut out));
@@ -125,7 +131,22 @@ pub(crate) struct Loader {
 }
 
 impl Loader {
-    pub(crate) fn new(mut reader: Reader, shared: &mut Origins) -> Result<Self, DecodeError> {
+    /// Reads what [`Writer::finish_state`] put in front: events and bad events.
+    pub(crate) fn of_state(
+        version: u8,
+        mut reader: Reader,
+        shared: &mut Origins,
+    ) -> Result<([u64; 2], Self), DecodeError> {
+        let found = reader.byte("version of a state")?;
+        if found != version {
+            let (what, value) = ("version of a state", found.into());
+            return Err(DecodeError::Invalid { what, value });
+        }
+        let events = reader.varint("events of a state")?;
+        let bad = reader.varint("bad events of a state")?;
+        Ok(([events, bad], Self::new(reader, shared)?))
+    }
+    fn new(mut reader: Reader, shared: &mut Origins) -> Result<Self, DecodeError> {
         let count = reader.count("origins of a state", Origin::ENCODED_MIN)?;
         let origins = (0..count)
             .map(|_| Origin::decode(&mut reader).map(|origin| shared.share(&origin)))

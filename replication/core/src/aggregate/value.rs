@@ -149,6 +149,11 @@ impl From<&str> for Value {
     }
 }
 
+/// A sum as readers see it: a number up to 64 bits, text beyond.
+pub(super) fn total_to_json(total: i128) -> Json {
+    i64::try_from(total).map_or_else(|_| total.to_string().into(), Json::from)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

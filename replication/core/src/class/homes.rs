@@ -125,10 +125,6 @@ impl Homes {
             .take_while(move |(stream, _)| stream.starts_with(of))
             .filter(move |(stream, _)| category(stream) == of)
     }
-    /// Number of streams that were handed over by themselves.
-    pub fn moved_count(&self) -> usize {
-        self.streams.len()
-    }
 
     pub(crate) fn put(&mut self, entry: Entry) {
         match entry {

@@ -1,7 +1,7 @@
 //! Stream classes: who may append to the streams of a category.
 //!
 //! Streams are *multi-writer* unless their category was declared *homed*: then one region appends to
-//! them, their home, and the others pass appends on to it. So an expected revision of a homed stream is
+//! them, their home, and the others refuse and name it. So an expected revision of a homed stream is
 //! one number, strict over all regions.
 //!
 //! # How a home comes to be, without asking a majority

@@ -125,11 +125,7 @@ impl Overlay {
         {
             let steps = rights::steps(&own.region, &dot.origin.region, stream, payload);
             for Step { counter, change, .. } in steps.unwrap_or_default() {
-                let held = self.rights(region, &counter);
-                let held = match change {
-                    rights::Change::Gain(amount) => held.saturating_add(amount.into()),
-                    rights::Change::Lose(amount) => held.saturating_sub(amount.into()),
-                };
+                let held = change.of(self.rights(region, &counter)).unwrap_or_default();
                 way.counters.push(counter.clone());
                 self.rights.insert(counter, (held, way.ticket));
             }
@@ -260,14 +256,12 @@ impl Sequencer {
                     false => self.overlay.rights(region, &counter),
                 };
                 let held = left.get(&counter).copied().unwrap_or_else(predicted);
-                let after = match change {
-                    rights::Change::Gain(amount) => held.saturating_add(amount.into()),
-                    rights::Change::Lose(amount) => match held.checked_sub(amount.into()) {
-                        Some(after) => after,
-                        None => return Some(Verdict::Short { counter, wanted: amount, held }),
-                    },
-                };
-                left.insert(counter, after);
+                match (change.of(held), change) {
+                    (Some(after), _) => drop(left.insert(counter, after)),
+                    (None, rights::Change::Gain(wanted) | rights::Change::Lose(wanted)) => {
+                        return Some(Verdict::Short { counter, wanted, held });
+                    }
+                }
             }
         }
         None
@@ -282,8 +276,7 @@ impl Sequencer {
     ) {
         let first = draft.first.plus(draft.revisions.len() as u64 - request.events.len() as u64);
         for (nth, event) in (0..).zip(&request.events) {
-            let ours = event.stream.starts_with('$') || event.kind.starts_with('$');
-            if ours {
+            if event.is_of_the_store() {
                 let dot = Dot { origin: self.own.clone(), seq: first.plus(nth) };
                 let what = (event.stream.as_str(), event.kind.as_str(), &event.payload[..]);
                 self.overlay.note(region, &dot, draft.stamp, what, &mut draft.way);
