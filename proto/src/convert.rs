@@ -17,7 +17,7 @@ pub use anabranch_core::sequencer::{Expectation, Expected};
 mod refusal;
 mod transport;
 
-pub use refusal::{REFUSAL_TYPE_URL, invalid, refusal_of, refused};
+pub use refusal::{REFUSAL_TYPE_URL, invalid, invalid_as, refusal_of, refused};
 pub use transport::{cause, never_sent, sources};
 
 /// A message that does not say what its type promises.

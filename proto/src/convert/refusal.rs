@@ -50,10 +50,15 @@ pub fn refusal_of(status: &Status) -> Option<v1::Refusal> {
 
 /// The refusal of a request whose `field` is wrong: INVALID_ARGUMENT.
 pub fn invalid(field: &str, problem: &str, limit: u64, actual: u64) -> Status {
+    invalid_as(Code::InvalidArgument, field, problem, limit, actual)
+}
+
+/// The same under another code: what is wrong now may be right at another time.
+pub fn invalid_as(code: Code, field: &str, problem: &str, limit: u64, actual: u64) -> Status {
     let message = format!("{field}: {problem}");
     let (field, problem) = (field.to_owned(), problem.to_owned());
     let reason = Reason::Invalid(v1::refusal::Invalid { field, problem, limit, actual });
-    refused(Code::InvalidArgument, message, reason)
+    refused(code, message, reason)
 }
 
 impl From<ConvertError> for Status {

@@ -13,7 +13,6 @@ use anabranch_proto::convert::{self, Problem, invalid};
 use anabranch_proto::v1;
 use anabranch_proto::v1::aggregates_server::Aggregates as Service;
 use anabranch_proto::v1::expectation::{Expected, NoStream};
-use anabranch_proto::v1::refusal::{Invalid, Reason};
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use serde_json::{Value as Json, json};
@@ -468,10 +467,8 @@ fn check_version(known: &Definition, wanted: &Definition) -> Result<(), Status> 
         known.version + 1
     );
     let (limit, actual) = (known.version.into(), wanted.version.into());
-    let (field, message) =
-        ("definition.version".to_owned(), format!("definition.version: {problem}"));
-    let reason = Reason::Invalid(Invalid { field, problem, limit, actual });
-    Err(convert::refused(Code::FailedPrecondition, message, reason))
+    let (code, field) = (Code::FailedPrecondition, "definition.version");
+    Err(convert::invalid_as(code, field, &problem, limit, actual))
 }
 
 fn no_definition(category: &str) -> Status {

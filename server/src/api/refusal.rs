@@ -90,7 +90,9 @@ pub(super) fn of_append(
             let unconfirmed = refusal::HomeUnconfirmed { category, waits_for };
             refused(Code::Unavailable, message, Reason::HomeUnconfirmed(unconfirmed))
         }
-        AppendError::Class(_) => class_refused(message),
+        AppendError::Class(_) => {
+            convert::invalid_as(Code::FailedPrecondition, "class", &message, 0, 0)
+        }
         AppendError::RightsShort { counter, wanted, held } => {
             let (stream, field) = (counter.stream.into(), counter.field.into());
             let held = u64::try_from(held).unwrap_or(u64::MAX);
@@ -128,13 +130,6 @@ pub(super) fn of_append(
         }
         AppendError::Unknown { .. } => unknown(message, waited),
     }
-}
-
-fn class_refused(problem: String) -> Status {
-    let field = "class".to_owned();
-    let message = format!("{field}: {problem}");
-    let invalid = refusal::Invalid { field, problem, limit: 0, actual: 0 };
-    refused(Code::FailedPrecondition, message, Reason::Invalid(invalid))
 }
 
 fn producer_fault(message: String, kind: Kind, epoch: u32, sequence: u64) -> Status {
