@@ -20,6 +20,14 @@ async fn connected(asker: &Region, other: &str) {
     eventually(SOON, "connected", || asker.link(other).connected).await;
 }
 
+/// Two regions, of which the first has a session with the second.
+async fn asking_pair(of: impl Fn(&str) -> Tuning) -> Vec<Region> {
+    let all = regions_with(&["eu", "us"], of);
+    all[0].lead();
+    connected(&all[0], "us").await;
+    all
+}
+
 async fn ask(asker: &Region, other: &str, question: Bytes) -> Result<Bytes, AskError> {
     asker.gossip.ask(&region(other), SHARD, question, SOON).await
 }
@@ -132,10 +140,8 @@ async fn what_is_too_long_is_refused_on_either_side() {
         let question_bytes = if name == "eu" { 200 } else { 100 };
         Tuning { question_bytes, ..tuning() }
     };
-    let all = regions_with(&["eu", "us"], of);
+    let all = asking_pair(of).await;
     let [eu, us] = &all[..] else { unreachable!() };
-    eu.lead();
-    connected(eu, "us").await;
     assert_eq!(ask(eu, "us", noise(100)).await.unwrap().len(), 100);
     let here = ask(eu, "us", noise(201)).await.unwrap_err();
     assert!(matches!(here, AskError::TooLong { bytes: 201, limit: 200 }), "{here}");
@@ -159,10 +165,8 @@ async fn an_answer_longer_than_the_asker_takes_leaves_it_unknown() {
         let question_bytes = if name == "eu" { 100 } else { 200 };
         Tuning { question_bytes, ..tuning() }
     };
-    let all = regions_with(&["eu", "us"], of);
+    let all = asking_pair(of).await;
     let [eu, us] = &all[..] else { unreachable!() };
-    eu.lead();
-    connected(eu, "us").await;
     us.log.oracle.mood.send_replace(Mood::Long(200));
     let unknown = ask(eu, "us", Bytes::new()).await.unwrap_err();
     assert!(matches!(unknown, AskError::Lost { .. }), "{unknown}");
@@ -172,10 +176,8 @@ async fn an_answer_longer_than_the_asker_takes_leaves_it_unknown() {
 async fn more_questions_than_allowed_are_refused_and_allowed_again_when_some_are_answered() {
     // us answers three at a time, by their bytes; eu asks four at a time.
     let tuning = |_: &str| Tuning { questions_max: 4, questions_bytes_max: 3 * MIB, ..tuning() };
-    let all = regions_with(&["eu", "us"], tuning);
+    let all = asking_pair(tuning).await;
     let [eu, us] = &all[..] else { unreachable!() };
-    eu.lead();
-    connected(eu, "us").await;
     let oracle = &us.log.oracle;
     oracle.mood.send_replace(Mood::Hold);
     let question = || noise(MIB - 2_048);
@@ -200,10 +202,8 @@ async fn more_questions_than_allowed_are_refused_and_allowed_again_when_some_are
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_is_not_ready_did_not_begin() {
-    let all = regions(&["eu", "us"]);
+    let all = asking_pair(|_| tuning()).await;
     let [eu, us] = &all[..] else { unreachable!() };
-    eu.lead();
-    connected(eu, "us").await;
     us.log.oracle.mood.send_replace(Mood::NotReady);
     let refused = ask(eu, "us", noise(9 * MIB)).await.unwrap_err();
     let not_ready = matches!(&refused, AskError::Refused { reason: Refusal::NotReady, .. });
@@ -212,10 +212,8 @@ async fn a_node_that_is_not_ready_did_not_begin() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_ends_under_way_leaves_the_question_unknown() {
-    let all = regions(&["eu", "us"]);
+    let all = asking_pair(|_| tuning()).await;
     let [eu, us] = &all[..] else { unreachable!() };
-    eu.lead();
-    connected(eu, "us").await;
     let oracle = &us.log.oracle;
     oracle.mood.send_replace(Mood::Hold);
     let first = asking(eu, "us", noise(10), SOON);
@@ -238,10 +236,8 @@ async fn a_session_that_ends_under_way_leaves_the_question_unknown() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_under_way_when_the_answering_node_stops_is_still_answered() {
-    let all = regions(&["eu", "us"]);
+    let all = asking_pair(|_| tuning()).await;
     let [eu, us] = &all[..] else { unreachable!() };
-    eu.lead();
-    connected(eu, "us").await;
     let oracle = &us.log.oracle;
     oracle.mood.send_replace(Mood::Hold);
     let held = asking(eu, "us", noise(10), SOON);
@@ -288,10 +284,8 @@ async fn the_time_a_question_has_travels_with_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_question_that_was_not_sent_whole_is_surely_not_answered() {
-    let all = regions(&["eu", "us"]);
+    let all = asking_pair(|_| tuning()).await;
     let [eu, us] = &all[..] else { unreachable!() };
-    eu.lead();
-    connected(eu, "us").await;
     eu.cut(us);
     // More than the transport takes before the other side reads.
     let question = noise(9 * MIB);

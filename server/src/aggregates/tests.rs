@@ -14,7 +14,7 @@ use serde_json::{Value as Json, json};
 use tokio::time::Instant;
 
 use super::board::Board;
-use super::follow::{Follower, Pass};
+use super::follow::{Follower, Pass, PassError};
 use super::{AggregateError, Aggregates, catalog};
 use crate::read::testing::{REGIONS, Rng, Site, settle};
 
@@ -68,6 +68,17 @@ impl Kept {
     /// What is not written is forgotten, as when the process dies.
     fn restart(self) -> Self {
         Self::open(&self.site, self.states)
+    }
+    /// As the task does it: what is damaged is given up.
+    fn pass(&mut self) -> Pass {
+        match self.follower.pass() {
+            Ok(pass) => pass,
+            Err(PassError::States(error)) => {
+                self.follower.recover(&error);
+                Pass::More
+            }
+            Err(error) => panic!("{error}"),
+        }
     }
     fn follow(&mut self) {
         while self.follower.pass().unwrap() == Pass::More {}
@@ -165,6 +176,23 @@ fn a_start_goes_on_where_it_was_written_and_forgets_nothing() {
     assert_eq!(tally(&again).events, tally(&whole).events, "nothing was folded twice");
 }
 
+/// States of which one is damaged: a bit of it is wrong, it is gone, or half of it is.
+fn damaged(all: &[(Vec<u8>, Bytes)], key: &[u8], damage: usize) -> MemoryStates {
+    let copy = MemoryStates::new();
+    let write = |key: &[u8], value: Option<Bytes>| copy.write(&[(key.to_vec(), value)]).unwrap();
+    all.iter().for_each(|(key, value)| write(key, Some(value.clone())));
+    match damage {
+        0 => assert!(copy.flip_bit(key, 13)),
+        1 => write(key, None),
+        // Read whole, and no state of ours.
+        _ => {
+            let value = copy.get(key).unwrap().unwrap();
+            write(key, Some(value.slice(..value.len() / 2)));
+        }
+    }
+    copy
+}
+
 #[test]
 fn what_is_damaged_or_of_another_time_or_log_is_folded_again() {
     let (sites, _) = history(4);
@@ -172,32 +200,15 @@ fn what_is_damaged_or_of_another_time_or_log_is_folded_again() {
     whole.follow();
     whole.follower.flush().unwrap();
     let all = whole.states.scan(&[], None, 1000).unwrap();
-    let all: Vec<_> = all.into_iter().map(|(key, value)| (key, Some(value))).collect();
-    for (nth, (key, value)) in all.clone().into_iter().enumerate() {
-        let value = value.unwrap();
+    for (nth, (key, _)) in all.iter().enumerate() {
         for damage in 0..3 {
-            let copy = MemoryStates::new();
-            copy.write(&all).unwrap();
-            match damage {
-                0 => assert!(copy.flip_bit(&key, 13)),
-                1 => copy.write(&[(key.clone(), None)]).unwrap(),
-                // Read whole, and no state of ours.
-                _ => copy.write(&[(key.clone(), Some(value.slice(..value.len() / 2)))]).unwrap(),
-            }
-            let mut kept = Kept::open(&sites[0], copy);
+            let mut kept = Kept::open(&sites[0], damaged(&all, key, damage));
             sites[0].append(
                 3_000 + nth as u64,
                 vec![STREAMS[..3].iter().map(|s| change(s, 1, 1, "x")).collect()],
             );
-            // As the task does it.
             let mut passes = 0;
-            loop {
-                match kept.follower.pass() {
-                    Ok(Pass::Done) => break,
-                    Ok(Pass::More) => {}
-                    Err(super::follow::PassError::States(error)) => kept.follower.recover(&error),
-                    Err(error) => panic!("{error}"),
-                }
+            while kept.pass() == Pass::More {
                 passes += 1;
                 assert!(passes < 100, "damage {damage} of {key:?}");
             }
