@@ -275,6 +275,8 @@ async fn settled_is_not_shown_before_it_is_where_it_was_before_the_start() {
     kept.follow();
     assert_eq!(shown(&kept, "file-a").await.ordered.unwrap().settled_events, 2);
     let mut again = kept.restart();
+    // What is merged is up to date before what is settled is.
+    again.follower.take_next(sites[0].state.region(|region| region.position()));
     let late = Instant::now() + Duration::from_millis(20);
     let error = again.aggregates().get("file-a", &Context::new(), late).await.unwrap_err();
     assert!(matches!(error, AggregateError::Behind { .. }), "{error}");
@@ -306,4 +308,45 @@ async fn more_than_is_folded_for_one_answer_is_refused_and_said() {
         "{error}"
     );
     assert_eq!(shown(&kept, "file-b").await.ordered.unwrap().settled_events, 1);
+}
+
+#[tokio::test]
+async fn definitions_that_are_settled_to_different_places_take_each_event_once() {
+    let (sites, _) = history(5);
+    let json = json!({ "category": "other", "version": 1, "fields": { "turns": "ordered from 0" },
+                       "on": { "Changed": ["turns += 1"] } });
+    let other = json_event(&catalog::stream_of("other"), catalog::EVENT_TYPE, &json);
+    sites[0].append(2_000, vec![vec![ledger(2), other]]);
+    settle(&sites, 3_000);
+    let mut kept = Kept::new(&sites[0]);
+    kept.follow();
+    kept.follower.flush().unwrap();
+    let turns = |kept: &Kept| {
+        let aggregates = kept.aggregates();
+        async move {
+            let shown = aggregates.get("other-a", &Context::new(), soon()).await.unwrap();
+            shown.value["turns"]["settled"].as_u64().unwrap()
+        }
+    };
+    let before = turns(&kept).await;
+    let prefix = |kept: &Kept| {
+        let kept = kept.states.scan(b"aggregates", None, 100).unwrap();
+        let key = kept.into_iter().map(|(key, _)| key).find(|key| key.ends_with(b"\x02\x01file-a"));
+        key.unwrap()[..29].to_vec()
+    };
+    let prefix = prefix(&kept);
+    let old = kept.states.scan(&prefix, None, 100).unwrap();
+    sites[0].append(4_000, vec![vec![change("file-a", 1, 0, "x"), change("other-a", 1, 0, "x")]]);
+    settle(&sites, 5_000);
+    kept.follow();
+    kept.follower.flush().unwrap();
+    // What is settled of files goes back to where it was, all of it; the others do not.
+    let old: Vec<_> = old.into_iter().map(|(key, value)| (key, Some(value))).collect();
+    kept.states.write(&old).unwrap();
+    let mut kept = kept.restart();
+    kept.follow();
+    assert_eq!(turns(&kept).await, before + 1);
+    for stream in &STREAMS[..3] {
+        assert_eq!(check(&kept, stream).await.1, 0);
+    }
 }
