@@ -46,6 +46,25 @@ async fn a_cut_and_a_death_lose_nothing_and_the_report_says_so() {
     }
     let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
     assert_eq!(json["holds"], true);
+    what_two_regions_did_is_told_side_by_side(&report);
+}
+
+/// That it is what it must be is among what the report holds.
+fn what_two_regions_did_is_told_side_by_side(report: &Report) {
+    let rift = report.rift.as_ref().expect("there are three regions");
+    assert_eq!(rift.regions, ["americas", "asia"]);
+    let told = |what: &str| {
+        let lines = rift.moments.iter().flat_map(|moment| &moment.lines);
+        let found: Vec<_> = lines.filter(|(line, _)| line.starts_with(what)).collect();
+        found.iter().map(|(_, told)| told.clone()).collect::<Vec<_>>()
+    };
+    let [home, away] = &told("account")[0];
+    assert!(home.ends_with(": done"), "{home}");
+    assert!(away.contains("NOT DONE, ") && away.contains("americas"), "{away}");
+    assert!(told("seats")[2].iter().all(|told| told.contains("0 from seats")), "{report:?}");
+    let likes = told("likes").into_iter().map(|told| told.join(" | ")).collect::<Vec<_>>();
+    assert_eq!(likes, ["10 | 10", "3 more: done | 4 more: done", "13 | 14", "17 | 17"]);
+    assert!(report.to_text().contains("cut off from each other"), "{}", report.to_text());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

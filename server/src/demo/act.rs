@@ -21,6 +21,7 @@ use super::proof::{Evidence, FileCounts, Proof};
 use super::reading::Faults;
 use super::replay::{History, write_lane};
 use super::report::{LagReport, RegionReport, Report, as_millis, per_second};
+use super::rift;
 use super::scenes::{Stage, Story};
 use super::sight::{self, Sights};
 use super::view::{self, Scenery};
@@ -100,7 +101,12 @@ impl Act {
         ready.map_err(|late| anyhow!("not ready within {READY_WITHIN:?}: {late:?}"))?;
         let mut subscribers = self.subscribers()?;
         let written = self.write(cluster, history).await?;
-        let report = self.prove(&written).await?;
+        let mut report = self.prove(&written).await?;
+        if written.ended > written.began {
+            self.phase.send_replace("two regions, cut off from each other, change the same".into());
+            let played = rift::play(cluster, &self.endpoints).await.context("the rift")?;
+            played.into_iter().for_each(|(rift, faults)| report.tell(rift, faults));
+        }
         self.done.cancel();
         while let Some(ended) = subscribers.join_next().await {
             ended?.context("subscribe")?;
@@ -279,6 +285,7 @@ impl Act {
             regions: self.region_reports(&ledger, wrote),
             lags: lags.iter().map(LagReport::of).collect(),
             proof,
+            rift: None,
         })
     }
 

@@ -4,7 +4,7 @@
 //! were told is kept in a [`ledger`]; in the end [`proof`] holds what the regions have against it.
 //!
 //! Reading order: [`run`](self::run()) and [`perform`] here, [`cluster`], [`workload`] or [`replay`],
-//! [`scenes`], [`gather`], [`folds`], [`proof`].
+//! [`scenes`], [`gather`], [`folds`], [`proof`], [`rift`].
 
 mod act;
 pub mod arrivals;
@@ -16,6 +16,7 @@ pub mod proof;
 pub mod reading;
 pub mod replay;
 pub mod report;
+pub mod rift;
 mod running;
 mod scenes;
 mod serve;

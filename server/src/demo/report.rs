@@ -2,15 +2,20 @@
 
 use std::time::Duration;
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::arrivals::PairLag;
 use super::ledger::Ledger;
 use super::proof::Proof;
+use super::reading::Faults;
+use super::rift::Rift;
 use super::sight::Sight;
 use anabranch_core::RegionName;
+
+/// Columns that the table of the rift may take: errors in it are sentences.
+const RIFT_WIDTH: u16 = 120;
 
 /// Everything in numbers. Times are milliseconds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -51,6 +56,8 @@ pub struct Report {
     pub lags: Vec<LagReport>,
     /// What was checked.
     pub proof: Proof,
+    /// What two regions did and saw while they were cut off from each other; none of one region alone.
+    pub rift: Option<Rift>,
 }
 
 /// One region in numbers.
@@ -146,6 +153,14 @@ fn tenths(value: f64) -> f64 {
 }
 
 impl Report {
+    /// Takes in what became of the rift.
+    pub fn tell(&mut self, rift: Rift, faults: Faults) {
+        self.rift = Some(rift);
+        self.proof
+            .add("regions that could not see each other keep every rule and end alike", faults);
+        self.holds = self.proof.holds();
+    }
+
     /// As JSON, on several lines.
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).expect("numbers and texts have a JSON form")
@@ -155,6 +170,7 @@ impl Report {
     pub fn to_text(&self) -> String {
         let parts = [self.regions_table(), self.lags_table(), self.summary_table()];
         let mut text: String = parts.iter().map(|table| format!("{table}\n\n")).collect();
+        text.extend(self.rift.iter().map(|rift| format!("{}\n\n", rift_table(rift))));
         for check in &self.proof.checks {
             let sign = if check.faults == 0 { "holds" } else { "FAILS" };
             text.push_str(&format!("  {sign}  {}\n", check.law));
@@ -224,6 +240,20 @@ impl Report {
         }
         align(table)
     }
+}
+
+/// Side by side: what the two regions did and saw.
+fn rift_table(rift: &Rift) -> Table {
+    let [left, right] = &rift.regions;
+    let mut table = table(&["cut off from each other", left, right]);
+    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(RIFT_WIDTH);
+    for moment in &rift.moments {
+        table.add_row([moment.when, "", ""]);
+        for (what, [left, right]) in &moment.lines {
+            table.add_row([&format!("  {what}"), left, right]);
+        }
+    }
+    table
 }
 
 fn ms(value: f64) -> String {
