@@ -50,9 +50,9 @@ pub fn run(args: &AggregatesArgs) -> anyhow::Result<String> {
     let mut table = String::new();
     writeln!(
         table,
-        "| field | µs/operation | of that, reading the payload | state, bytes kept | crdts µs/operation |"
+        "| field | µs/operation | of that, reading the payload | state, bytes kept | in memory | crdts µs/operation |"
     )?;
-    writeln!(table, "|---|---|---|---|---|")?;
+    writeln!(table, "|---|---|---|---|---|---|")?;
     for (name, kind, operation) in CASES {
         let definition = Definition::from_json(
             &json!({ "category": "c", "version": 1, "fields": { "f": kind } }),
@@ -67,10 +67,11 @@ pub fn run(args: &AggregatesArgs) -> anyhow::Result<String> {
         let bare = bare(name, args).map_or("".into(), |took| per(took, args.operations));
         writeln!(
             table,
-            "| {name} | {} | {} | {} | {bare} |",
+            "| {name} | {} | {} | {} | {} | {bare} |",
             per(folding, args.operations),
             per(reading, args.operations),
-            kept.len()
+            kept.len(),
+            state.memory(),
         )?;
     }
     Ok(table)

@@ -11,6 +11,7 @@ pub mod lag;
 pub mod load;
 pub mod replay;
 pub mod sample;
+pub mod served;
 pub mod suite;
 pub mod target;
 pub mod writers;

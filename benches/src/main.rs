@@ -1,6 +1,6 @@
 //! The load generator: `cargo run --release -p anabranch-bench -- --help`.
 
-use anabranch_bench::{aggregates, load, suite};
+use anabranch_bench::{aggregates, load, served, suite};
 use clap::{Parser, Subcommand};
 
 /// Measures appends, replays and lag, beside what the disk itself can do.
@@ -17,6 +17,8 @@ enum What {
     Load(load::LoadArgs),
     /// What folding costs, by type of field.
     Aggregates(aggregates::AggregatesArgs),
+    /// What very many aggregates cost a node, and how long a read of one takes.
+    Served(served::ServedArgs),
     /// All cases of RESULTS.md, written as a table.
     Suite(suite::SuiteArgs),
 }
@@ -32,6 +34,10 @@ fn main() -> anyhow::Result<()> {
             }
             What::Aggregates(args) => {
                 print!("{}", aggregates::run(&args)?);
+                Ok(())
+            }
+            What::Served(args) => {
+                print!("{}", served::run(&args).await?);
                 Ok(())
             }
             What::Suite(args) => suite::run(&args).await,

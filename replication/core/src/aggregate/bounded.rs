@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map as JsonMap, Value as Json, json};
 
+use super::memory;
 use super::operation::Action;
 use super::value::total_to_json;
 use crate::codec::{DecodeError, Put, Reader};
@@ -55,7 +56,7 @@ impl Bounded {
     }
 
     pub(super) fn memory(&self) -> usize {
-        self.rights.len() * 64
+        memory::tree::<RegionName, i128>(self.rights.len())
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {

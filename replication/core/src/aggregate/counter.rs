@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::memory;
 use super::tag::{Loader, Mark, Place, Tag, Writer, is_stable};
 use crate::codec::{DecodeError, Put};
 use crate::context::Context;
@@ -100,7 +101,8 @@ impl Counter {
         self.parts.len()
     }
     pub(super) fn memory(&self) -> usize {
-        self.parts.len() * 160
+        let tags = self.parts.values().map(|part| memory::tags(&part.tags));
+        memory::tree::<(Mark, u32), Part>(self.parts.len()) + tags.sum::<usize>()
     }
 
     pub(super) fn encode(&self, out: &mut Writer) {

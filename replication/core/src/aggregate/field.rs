@@ -9,6 +9,7 @@ use super::bounded::Bounded;
 use super::counter::Counter;
 use super::definition::Kind;
 use super::list::List;
+use super::memory;
 use super::operation::Action;
 use super::set::Set;
 use super::tag::{Loader, Place, Tag, Writer, is_stable};
@@ -205,11 +206,10 @@ impl Field {
             Self::Set(set) => set.memory(),
             Self::List(list) => list.memory(),
             Self::Map(map) => {
-                let own = size_of::<(Box<str>, Entry)>();
                 let entries = map.entries.iter().map(|(key, entry)| {
-                    own + key.len() + 32 * entry.updates.len() + entry.field.memory()
+                    key.len() + memory::tags(&entry.updates) + entry.field.memory()
                 });
-                entries.sum()
+                memory::tree::<Box<str>, Entry>(map.entries.len()) + entries.sum::<usize>()
             }
         }
     }

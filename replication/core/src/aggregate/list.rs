@@ -9,6 +9,7 @@ use num_rational::BigRational;
 use num_traits::Signed;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::memory;
 use super::tag::{Loader, Mark, Place, Tag, Writer, is_stable, put_canonical_all};
 use super::value::Value;
 use crate::codec::{DecodeError, Put};
@@ -98,6 +99,9 @@ impl ElementId {
         Self::of_path(&path)
     }
 }
+
+/// What an id takes beside what its text says.
+const ID_BYTES: usize = 128;
 
 /// Values in an order that every region agrees on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -215,11 +219,13 @@ impl List {
         self.elements.len()
     }
     pub(super) fn memory(&self) -> usize {
-        let insertion = |one: &Insertion| 32 * one.tags.len() + one.value.bytes();
+        let insertion =
+            |one: &Insertion| size_of::<Insertion>() + memory::tags(&one.tags) + one.value.bytes();
         let element = |element: &Element| {
-            400 + element.id_bytes + element.insertions.iter().map(insertion).sum::<usize>()
+            ID_BYTES + element.id_bytes + element.insertions.iter().map(insertion).sum::<usize>()
         };
-        self.elements.values().map(element).sum()
+        let elements = self.elements.values().map(element);
+        memory::tree::<ElementId, Element>(self.elements.len()) + elements.sum::<usize>()
     }
 
     pub(super) fn canonical(&self, out: &mut Vec<u8>) {

@@ -20,6 +20,7 @@ mod counter;
 mod definition;
 mod field;
 mod list;
+mod memory;
 mod operation;
 mod ordered;
 mod repeats;

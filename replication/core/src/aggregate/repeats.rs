@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::memory;
 use super::tag::{Loader, Place, Tag, Writer, is_stable};
 use crate::codec::{DecodeError, Put};
 use crate::context::Context;
@@ -52,7 +53,8 @@ impl Repeats {
     }
 
     pub(super) fn memory(&self) -> usize {
-        self.requests.len() * 128
+        let requests = self.requests.values().flatten().map(memory::tags);
+        memory::tree::<u128, Vec<Vec<Tag>>>(self.requests.len()) + requests.sum::<usize>()
     }
 
     pub(super) fn encode(&self, out: &mut Writer) {

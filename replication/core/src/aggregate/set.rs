@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::memory;
 use super::tag::{Loader, Place, Tag, Writer, put_canonical_all};
 use super::value::Value;
 use crate::codec::{DecodeError, Put};
@@ -56,10 +57,9 @@ impl Set {
         self.members.is_empty()
     }
     pub(super) fn memory(&self) -> usize {
-        let member = |(value, tags): (&Value, &Vec<Tag>)| {
-            size_of::<(Value, Vec<Tag>)>() + value.bytes() + tags.len() * size_of::<Tag>()
-        };
-        self.members.iter().map(member).sum()
+        let member = |(value, tags): (&Value, &Vec<Tag>)| value.bytes() + memory::tags(tags);
+        let members = self.members.iter().map(member);
+        memory::tree::<Value, Vec<Tag>>(self.members.len()) + members.sum::<usize>()
     }
 
     pub(super) fn canonical(&self, out: &mut Vec<u8>) {
