@@ -1,4 +1,4 @@
-//! Processor time of this process.
+//! What processes take: processor time and memory.
 
 use std::time::Duration;
 
@@ -12,8 +12,32 @@ const TICK: Duration = Duration::from_millis(10);
 /// # Errors
 /// If there is no such file, or it is not of the form in proc(5).
 pub fn used() -> anyhow::Result<Duration> {
-    let stat = std::fs::read_to_string("/proc/self/stat").context("read /proc/self/stat")?;
+    used_by("self")
+}
+
+/// The same of another process, by its number.
+///
+/// # Errors
+/// As [`used`]; also if there is no such process.
+pub fn used_by(process: &str) -> anyhow::Result<Duration> {
+    let stat = of(process, "stat")?;
     of_stat(&stat).with_context(|| format!("no times in {stat:?}"))
+}
+
+/// Bytes of a process in memory, from `/proc/…/status`.
+///
+/// # Errors
+/// As [`used_by`].
+pub fn resident(process: &str) -> anyhow::Result<u64> {
+    let status = of(process, "status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    Ok(kib.with_context(|| format!("no VmRSS in {status:?}"))? * 1024)
+}
+
+fn of(process: &str, file: &str) -> anyhow::Result<String> {
+    let path = format!("/proc/{process}/{file}");
+    std::fs::read_to_string(&path).with_context(|| format!("read {path}"))
 }
 
 fn of_stat(stat: &str) -> Option<Duration> {
@@ -34,6 +58,14 @@ mod tests {
         let stat = "7 (a b) c) R 1 7 7 0 -1 4194304 100 0 0 0 250 50 0 0 20 0 1 0 100 0 0";
         assert_eq!(of_stat(stat), Some(Duration::from_secs(3)));
         assert_eq!(of_stat("7 (a) R 1 7"), None);
+    }
+
+    #[test]
+    fn memory_that_is_written_to_is_resident() -> anyhow::Result<()> {
+        let before = resident("self")?;
+        let held = std::hint::black_box(vec![1_u8; 64 << 20]);
+        assert!(resident("self")? > before + (32 << 20), "{} bytes are held", held.len());
+        Ok(())
     }
 
     #[test]

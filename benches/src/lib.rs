@@ -9,6 +9,7 @@ pub mod baseline;
 pub mod cpu;
 pub mod lag;
 pub mod load;
+pub mod processes;
 pub mod replay;
 pub mod sample;
 pub mod served;

@@ -9,10 +9,9 @@ use anyhow::ensure;
 use clap::Args;
 
 use crate::baseline::{self, Baseline};
-use crate::cpu;
 use crate::lag::{self, Lag};
 use crate::replay::{Replayed, replay};
-use crate::target::{Target, scratch};
+use crate::target::{CpuUs, Target, scratch};
 use crate::writers::{self, Load, Written};
 
 /// Each of the two baselines is measured for this long.
@@ -23,7 +22,7 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(120);
 /// What to measure.
 #[derive(Debug, Clone, Args)]
 pub struct LoadArgs {
-    /// Regions to start in this process
+    /// Regions to start
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=3))]
     pub regions: u16,
     /// Nodes in each
@@ -65,14 +64,12 @@ impl LoadArgs {
 pub struct Measured {
     /// Events in one append.
     pub batch: u16,
-    /// True if nodes and clients share this process, and its processor time.
-    pub own: bool,
     /// The disk alone.
     pub baseline: Baseline,
     /// Appends.
     pub written: Written,
     /// Processor time until every region held everything, in microseconds an event.
-    pub append_cpu_us: f64,
+    pub append_cpu_us: CpuUs,
     /// From the last acknowledgement until every region held everything and all was final.
     pub settling: Duration,
     /// Reading everything in regional order.
@@ -101,7 +98,7 @@ pub async fn run(args: &LoadArgs) -> anyhow::Result<Measured> {
     let target = match &args.endpoint[..] {
         [] => {
             let nodes = folder.path().join("nodes");
-            Target::start(args.regions.into(), args.nodes, nodes).await?
+            Target::start(args.regions.into(), args.nodes, &nodes)?
         }
         given => Target::given(given).await?,
     };
@@ -118,7 +115,7 @@ async fn measure(args: &LoadArgs, target: &Target, baseline: Baseline) -> anyhow
         payload: args.payload,
         within: Duration::from_secs(args.seconds),
     };
-    let before = cpu::used()?;
+    let before = target.used()?;
     let written = writers::write(target, load).await?;
     let last = tokio::time::Instant::now();
     let expected = there + written.events;
@@ -128,24 +125,23 @@ async fn measure(args: &LoadArgs, target: &Target, baseline: Baseline) -> anyhow
         held == expected || !target.is_own(),
         "{held} events are held, {expected} were written"
     );
-    let (settling, spent) = (last.elapsed(), cpu::used()? - before);
-    let append_cpu_us = spent.as_secs_f64() * 1e6 / written.events as f64;
+    let (settling, spent) = (last.elapsed(), target.used()? - before);
+    let append_cpu_us = spent.each(written.events);
     let regional = replay(target, Order::Regional, held).await?;
     let global = replay(target, Order::Global, held).await?;
     let lag = lag::measure(target, LAG).await?;
-    let (batch, own) = (args.batch, target.is_own());
-    Ok(Measured { batch, own, baseline, written, append_cpu_us, settling, regional, global, lag })
+    let batch = args.batch;
+    Ok(Measured { batch, baseline, written, append_cpu_us, settling, regional, global, lag })
 }
 
 impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whose = if self.own { "nodes and clients together" } else { "clients only" };
         let (rate, plain) = (self.rate(), self.baseline.plain);
         let ms = |us: u64| us as f64 / 1e3;
         let latency = |q| ms(self.written.latency.value_at_quantile(q));
         writeln!(f, "append    {rate:.0} events/s ({} events)", self.written.events)?;
         writeln!(f, "          p50 {:.2} ms, p99 {:.2} ms", latency(0.5), latency(0.99))?;
-        writeln!(f, "          {:.1} CPU µs an event, {whose}", self.append_cpu_us)?;
+        writeln!(f, "          {} CPU µs an event, nodes + clients", self.append_cpu_us)?;
         writeln!(f, "settling  {:.2} s after the last one", self.settling.as_secs_f64())?;
         writeln!(f, "disk      {:.0} fdatasync/s", self.baseline.syncs)?;
         writeln!(
@@ -156,7 +152,10 @@ impl fmt::Display for Measured {
         writeln!(f, "          append is {:.2} of the plain file", rate / plain)?;
         for (name, replayed) in [("regional", self.regional), ("global", self.global)] {
             let Replayed { rate, cpu_us } = replayed;
-            writeln!(f, "replay    {rate:.0} events/s, {cpu_us:.1} CPU µs an event, {name} order")?;
+            writeln!(
+                f,
+                "replay    {rate:.0} events/s, {cpu_us} CPU µs an event, nodes + reader, {name} order"
+            )?;
         }
         for (name, lag) in [("regional", &self.lag.regional), ("global", &self.lag.global)] {
             let at = |q| ms(lag.value_at_quantile(q));

@@ -6,16 +6,15 @@ use anabranch_client::Order;
 use anyhow::ensure;
 use tokio::time::Instant;
 
-use crate::cpu;
-use crate::target::Target;
+use crate::target::{CpuUs, Target};
 
 /// How fast everything was read.
 #[derive(Debug, Clone, Copy)]
 pub struct Replayed {
     /// Events a second.
     pub rate: f64,
-    /// Processor microseconds an event, reader and node together.
-    pub cpu_us: f64,
+    /// Processor microseconds an event.
+    pub cpu_us: CpuUs,
 }
 
 /// Reads everything that the first region holds, in one stream.
@@ -24,7 +23,7 @@ pub struct Replayed {
 /// If reading fails, skips or repeats an event, or yields another number than `events`.
 pub async fn replay(target: &Target, order: Order, events: u64) -> anyhow::Result<Replayed> {
     let client = target.client(0)?;
-    let (started, before) = (Instant::now(), cpu::used()?);
+    let (started, before) = (Instant::now(), target.used()?);
     let mut all = client.read_all().order(order).timeout(Duration::from_secs(30)).events();
     let mut read = 0u64;
     while let Some(event) = all.next().await {
@@ -34,10 +33,7 @@ pub async fn replay(target: &Target, order: Order, events: u64) -> anyhow::Resul
         ensure!(place == Some(read), "event {} came as {place:?}, not as number {read}", event.dot);
         read += 1;
     }
-    let (took, spent) = (started.elapsed(), cpu::used()? - before);
+    let (took, spent) = (started.elapsed(), target.used()? - before);
     ensure!(read == events, "read {read} events of {events} in {order:?} order");
-    Ok(Replayed {
-        rate: read as f64 / took.as_secs_f64(),
-        cpu_us: spent.as_secs_f64() * 1e6 / read as f64,
-    })
+    Ok(Replayed { rate: read as f64 / took.as_secs_f64(), cpu_us: spent.each(read) })
 }

@@ -11,8 +11,7 @@ use hdrhistogram::Histogram;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use crate::cpu;
-use crate::target::{Target, scratch};
+use crate::target::{Target, Used, scratch};
 use crate::writers::empty;
 
 /// Streams that one append writes to.
@@ -41,11 +40,12 @@ pub struct ServedArgs {
     data: Option<PathBuf>,
 }
 
-/// What a step took of this process, in which the node and its client are.
+/// What a step took.
 struct Cost {
     events: u64,
     took: Duration,
-    cpu: Duration,
+    used: Used,
+    /// Bytes by which the node grew in memory.
     resident: i64,
     disk: i64,
 }
@@ -57,29 +57,27 @@ struct Cost {
 pub async fn run(args: &ServedArgs) -> anyhow::Result<String> {
     let folder = scratch(args.data.as_deref())?;
     let nodes = folder.path().join("nodes");
-    let target = Target::start(1, 1, nodes.clone()).await?;
+    let target = Target::start(1, 1, &nodes)?;
     target.ready().await?;
-    let measured = measure(args, &target, &nodes).await;
-    target.end().await;
-    measured
+    measure(args, &target, &nodes).await
 }
 
 async fn measure(args: &ServedArgs, target: &Target, nodes: &Path) -> anyhow::Result<String> {
     let (client, count) = (target.client(0)?, args.aggregates / AT_ONCE * AT_ONCE);
-    let written = cost(count, nodes, write(&client, count)).await?;
-    let folded = cost(count, nodes, fold(&client)).await?;
+    let written = cost(count, target, nodes, write(&client, count)).await?;
+    let folded = cost(count, target, nodes, fold(&client)).await?;
     let mut out = String::new();
     writeln!(
         out,
-        "| {count} events, one a stream | events/s | CPU µs/event | resident bytes/event | disk bytes/event |"
+        "| {count} events, one a stream | events/s | CPU µs/event, node + client | resident bytes/event | disk bytes/event |"
     )?;
     writeln!(out, "|---|---|---|---|---|")?;
     for (what, cost) in [("appended", written), ("folded into aggregates, besides", folded)] {
-        let Cost { events, took, cpu, resident, disk } = cost;
-        let of = |value: f64| value / events as f64;
-        let (rate, cpu) = (events as f64 / took.as_secs_f64(), of(cpu.as_secs_f64() * 1e6));
-        let (resident, disk) = (of(resident as f64), of(disk as f64));
-        writeln!(out, "| {what} | {rate:.0} | {cpu:.1} | {resident:.0} | {disk:.0} |")?;
+        let Cost { events, took, used, resident, disk } = cost;
+        let of = |value: i64| value as f64 / events as f64;
+        let (rate, cpu) = (events as f64 / took.as_secs_f64(), used.each(events));
+        let (resident, disk) = (of(resident), of(disk));
+        writeln!(out, "| {what} | {rate:.0} | {cpu} | {resident:.0} | {disk:.0} |")?;
     }
     writeln!(out, "\n| read, one at a time | p50 ms | p99 ms |\n|---|---|---|")?;
     let all = |nth: u64| nth * STRIDE % count;
@@ -98,14 +96,16 @@ async fn measure(args: &ServedArgs, target: &Target, nodes: &Path) -> anyhow::Re
 /// What `step` takes.
 async fn cost(
     events: u64,
+    target: &Target,
     nodes: &Path,
     step: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<Cost> {
-    let before = (Instant::now(), cpu::used()?, resident()?, bytes_below(nodes)?);
+    let resident = || anyhow::Ok(i64::try_from(target.resident()?)?);
+    let before = (Instant::now(), target.used()?, resident()?, bytes_below(nodes)?);
     step.await?;
-    let (took, cpu) = (before.0.elapsed(), cpu::used()? - before.1);
+    let (took, used) = (before.0.elapsed(), target.used()? - before.1);
     let (resident, disk) = (resident()? - before.2, bytes_below(nodes)? - before.3);
-    Ok(Cost { events, took, cpu, resident, disk })
+    Ok(Cost { events, took, used, resident, disk })
 }
 
 fn stream(nth: u64) -> String {
@@ -197,13 +197,6 @@ async fn pages(client: &Client, pages: u64) -> anyhow::Result<Histogram<u64>> {
     Ok(latency)
 }
 
-/// Bytes of this process in memory, from `/proc/self/statm`.
-fn resident() -> anyhow::Result<i64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").context("read /proc/self/statm")?;
-    let pages = statm.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse::<i64>().ok());
-    Ok(pages.with_context(|| format!("no pages in {statm:?}"))? * 4096)
-}
-
 fn bytes_below(folder: &Path) -> anyhow::Result<i64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
@@ -226,7 +219,11 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn every_aggregate_is_folded_and_read() {
         let args = ServedArgs { aggregates: 2_000, reads: 200, data: None };
-        let tables = run(&args).await.unwrap();
+        let folder = scratch(None).unwrap();
+        let target = Target::here(1, 1, folder.path().join("nodes")).await.unwrap();
+        target.ready().await.unwrap();
+        let tables = measure(&args, &target, folder.path()).await.unwrap();
+        target.end().await;
         assert_eq!(tables.lines().count(), 4 + 1 + 6, "{tables}");
     }
 }

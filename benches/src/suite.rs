@@ -87,7 +87,7 @@ fn tables(measured: &[(LoadArgs, Measured)]) -> String {
     for (case, m) in measured {
         let ms = |q| m.written.latency.value_at_quantile(q) as f64 / 1e3;
         line(&format!(
-            "| {} × {} | {} | {} | {:.0} | {:.2} | {:.2} | {:.1} | {:.0} | {:.0} | {:.2} | {:.2} | {:.2} |",
+            "| {} × {} | {} | {} | {:.0} | {:.2} | {:.2} | {} | {:.0} | {:.0} | {:.2} | {:.2} | {:.2} |",
             case.regions,
             case.nodes,
             case.batch,
@@ -111,7 +111,7 @@ fn tables(measured: &[(LoadArgs, Measured)]) -> String {
     for (case, m) in measured {
         let ms = |lag: &hdrhistogram::Histogram<u64>, q| lag.value_at_quantile(q) as f64 / 1e3;
         line(&format!(
-            "| {} × {} | {} | {:.0} | {:.1} | {:.0} | {:.1} | {:.1} / {:.1} | {:.1} / {:.1} |",
+            "| {} × {} | {} | {:.0} | {} | {:.0} | {} | {:.1} / {:.1} | {:.1} / {:.1} |",
             case.regions,
             case.nodes,
             case.batch,

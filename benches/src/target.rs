@@ -1,4 +1,5 @@
-//! What is put under load: regions started in this process as the demo starts them, or given ones.
+//! What is put under load: regions of nodes that are processes of their own, or are in this one, as the
+//! demo starts them, or run already.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,30 +11,94 @@ use anabranch_server::demo::wan::{DEFAULT_REGIONS, Map};
 use anyhow::{Context as _, bail, ensure};
 use tokio::time::Instant;
 
+use crate::cpu;
+use crate::processes::Processes;
+
 /// Ports from here on, so that a demo may run beside.
-const FIRST_PORT: u16 = 17_100;
+const FIRST_PORT: u16 = 18_100;
 /// A region that takes no write for this long after its start is taken for broken.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const POLL_EVERY: Duration = Duration::from_millis(20);
 
 /// Regions to write to.
 pub struct Target {
-    cluster: Option<Cluster>,
+    nodes: Nodes,
     endpoints: Vec<Endpoints>,
 }
 
+enum Nodes {
+    /// Processes of their own.
+    Apart(Processes),
+    /// In this process.
+    Here(Cluster),
+    /// Somewhere.
+    Given,
+}
+
+/// What was taken of the processor so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Used {
+    /// By this process: the clients, and also the nodes if they are in it.
+    pub here: Duration,
+    /// By the nodes' own processes; none if they have none that can be looked at.
+    pub nodes: Duration,
+}
+
+impl std::ops::Sub for Used {
+    type Output = Self;
+    fn sub(self, before: Self) -> Self {
+        Self { here: self.here - before.here, nodes: self.nodes - before.nodes }
+    }
+}
+
+impl Used {
+    /// Divided by a number of events.
+    pub fn each(self, events: u64) -> CpuUs {
+        let us = |time: Duration| time.as_secs_f64() * 1e6 / events as f64;
+        CpuUs { here: us(self.here), nodes: us(self.nodes) }
+    }
+}
+
+/// Processor microseconds an event, as [`Used`] has them.
+#[derive(Debug, Clone, Copy)]
+pub struct CpuUs {
+    /// Of this process.
+    pub here: f64,
+    /// Of the nodes' own.
+    pub nodes: f64,
+}
+
+impl std::fmt::Display for CpuUs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.1} + {:.1}", self.nodes, self.here)
+    }
+}
+
+fn names(regions: usize) -> anyhow::Result<Vec<RegionName>> {
+    let names = DEFAULT_REGIONS.get(..regions).context("1 to 3 regions can be started")?;
+    Ok(names.iter().map(|name| RegionName::new(name)).collect::<Result<_, _>>()?)
+}
+
 impl Target {
-    /// Starts `regions` regions of `nodes` nodes below `folder`, without any delay between them.
+    /// Starts `regions` regions of `nodes` nodes below `folder`, each a process.
     ///
     /// # Errors
     /// If they do not start.
-    pub async fn start(regions: usize, nodes: u16, folder: PathBuf) -> anyhow::Result<Self> {
-        let names = DEFAULT_REGIONS.get(..regions).context("1 to 3 regions can be started")?;
-        let names = names.iter().map(|name| RegionName::new(name)).collect::<Result<_, _>>()?;
-        let map = Map::of_regions(names, None)?;
+    pub fn start(regions: usize, nodes: u16, folder: &Path) -> anyhow::Result<Self> {
+        let processes = Processes::start(&names(regions)?, nodes, folder)?;
+        let endpoints = processes.endpoints().to_vec();
+        Ok(Self { nodes: Nodes::Apart(processes), endpoints })
+    }
+
+    /// The same, in this process.
+    ///
+    /// # Errors
+    /// If they do not start.
+    pub async fn here(regions: usize, nodes: u16, folder: PathBuf) -> anyhow::Result<Self> {
+        let map = Map::of_regions(names(regions)?, None)?;
         let cluster = Cluster::start(&Plan { map, nodes, folder, port: FIRST_PORT }).await?;
         let endpoints = cluster.endpoints();
-        Ok(Self { cluster: Some(cluster), endpoints })
+        Ok(Self { nodes: Nodes::Here(cluster), endpoints })
     }
 
     /// Regions that run already, one node of each given. Asks each for its name.
@@ -52,12 +117,33 @@ impl Target {
             );
             endpoints.push(Endpoints { region, nodes: vec![address.clone()] });
         }
-        Ok(Self { cluster: None, endpoints })
+        Ok(Self { nodes: Nodes::Given, endpoints })
     }
 
-    /// Whether the nodes run in this process, so that its processor time includes theirs.
+    /// Whether nobody else writes to it.
     pub fn is_own(&self) -> bool {
-        self.cluster.is_some()
+        !matches!(self.nodes, Nodes::Given)
+    }
+    /// Processor time so far.
+    ///
+    /// # Errors
+    /// If a node has ended.
+    pub fn used(&self) -> anyhow::Result<Used> {
+        let nodes = match &self.nodes {
+            Nodes::Apart(processes) => processes.cpu()?,
+            Nodes::Here(_) | Nodes::Given => Duration::ZERO,
+        };
+        Ok(Used { here: cpu::used()?, nodes })
+    }
+    /// Bytes that the nodes hold in memory; with those of this process if they are in it.
+    ///
+    /// # Errors
+    /// If a node has ended.
+    pub fn resident(&self) -> anyhow::Result<u64> {
+        match &self.nodes {
+            Nodes::Apart(processes) => processes.resident(),
+            Nodes::Here(_) | Nodes::Given => cpu::resident("self"),
+        }
     }
 
     /// Number of regions.
@@ -120,7 +206,7 @@ impl Target {
 
     /// Ends what was started here.
     pub async fn end(self) {
-        if let Some(cluster) = self.cluster {
+        if let Nodes::Here(cluster) = self.nodes {
             cluster.drain().await;
         }
     }
