@@ -1,6 +1,7 @@
 //! What an append must be before it is let in.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use anabranch_core::event::shard_of;
 use anabranch_core::planted::{self, Bug};
@@ -42,7 +43,7 @@ pub(super) fn check(
     let mut bytes = 0;
     let mut ids = BTreeSet::new();
     for (nth, event) in request.events.iter().enumerate() {
-        bytes += check_event(&format!("events[{nth}]"), event, limits)?;
+        bytes += check_event(nth, event, limits)?;
         if !event.id.is_empty() && !ids.insert(&event.id) {
             let field = format!("events[{nth}].id");
             return Err(invalid(&field, "is the id of another event of this append", 0, 0));
@@ -57,47 +58,54 @@ pub(super) fn check(
     Ok(Checked { shard, bytes, weight })
 }
 
-fn at_most(field: &str, unit: &str, limit: usize, actual: usize) -> Result<(), Status> {
+/// The name of the field is put together only for a refusal: this is asked for every field of every event.
+fn at_most(
+    field: impl fmt::Display,
+    unit: &str,
+    limit: usize,
+    actual: usize,
+) -> Result<(), Status> {
     match actual <= limit {
         true => Ok(()),
         false => {
             let problem = format!("has {actual} {unit}, at most {limit} are allowed");
-            Err(invalid(field, &problem, limit as u64, actual as u64))
+            Err(invalid(&field.to_string(), &problem, limit as u64, actual as u64))
         }
     }
 }
 
-/// Bytes of the event.
-fn check_event(path: &str, event: &v1::NewEvent, limits: &Limits) -> Result<usize, Status> {
-    check_name(&format!("{path}.stream"), &event.stream, limits)?;
-    check_name(&format!("{path}.type"), &event.r#type, limits)?;
+/// Bytes of the event, which is the `nth` of its append.
+fn check_event(nth: usize, event: &v1::NewEvent, limits: &Limits) -> Result<usize, Status> {
+    check_name(format_args!("events[{nth}].stream"), &event.stream, limits)?;
+    check_name(format_args!("events[{nth}].type"), &event.r#type, limits)?;
     if !matches!(event.id.len(), 0 | 16) {
         let problem = format!("has {} bytes instead of 16 or none", event.id.len());
-        return Err(invalid(&format!("{path}.id"), &problem, 16, event.id.len() as u64));
+        return Err(invalid(&format!("events[{nth}].id"), &problem, 16, event.id.len() as u64));
     }
-    at_most(&format!("{path}.payload"), "bytes", limits.payload_bytes, event.payload.len())?;
-    let metadata: usize = event.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
-    at_most(&format!("{path}.metadata"), "bytes", limits.metadata_bytes, metadata)?;
-    let entries = event.metadata.len();
-    at_most(&format!("{path}.metadata"), "entries", limits.metadata_entries, entries)?;
+    let payload = format_args!("events[{nth}].payload");
+    at_most(payload, "bytes", limits.payload_bytes, event.payload.len())?;
+    let metadata = format_args!("events[{nth}].metadata");
+    let bytes: usize = event.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+    at_most(metadata, "bytes", limits.metadata_bytes, bytes)?;
+    at_most(metadata, "entries", limits.metadata_entries, event.metadata.len())?;
     if event.metadata.keys().any(|key| key.is_empty() || key.chars().any(char::is_control)) {
         let problem = "has a key that is empty or holds a control character";
-        return Err(invalid(&format!("{path}.metadata"), problem, 0, 0));
+        return Err(invalid(&metadata.to_string(), problem, 0, 0));
     }
-    Ok(event.stream.len() + event.r#type.len() + metadata + event.payload.len())
+    Ok(event.stream.len() + event.r#type.len() + bytes + event.payload.len())
 }
 
-fn check_name(field: &str, name: &str, limits: &Limits) -> Result<(), Status> {
+fn check_name(field: impl fmt::Display, name: &str, limits: &Limits) -> Result<(), Status> {
     if name.is_empty() {
-        return Err(invalid(field, "is empty", 0, 0));
+        return Err(invalid(&field.to_string(), "is empty", 0, 0));
     }
     let limit = limits.name_bytes + usize::from(planted::is(Bug::LimitOneMore));
-    at_most(field, "bytes", limit, name.len())?;
+    at_most(&field, "bytes", limit, name.len())?;
     match name.chars().position(char::is_control) {
         None => Ok(()),
         Some(at) => {
             let problem = format!("holds a control character, as character {at}");
-            Err(invalid(field, &problem, 0, 0))
+            Err(invalid(&field.to_string(), &problem, 0, 0))
         }
     }
 }
@@ -106,7 +114,7 @@ fn check_expectations(expectations: &[v1::Expectation], limits: &Limits) -> Resu
     let mut named = BTreeSet::new();
     for (nth, expectation) in expectations.iter().enumerate() {
         let path = format!("expectations[{nth}]");
-        check_name(&format!("{path}.stream"), &expectation.stream, limits)?;
+        check_name(format_args!("{path}.stream"), &expectation.stream, limits)?;
         if expectation.expected.is_none() {
             return Err(invalid(&format!("{path}.expected"), "is missing", 0, 0));
         }
@@ -136,7 +144,9 @@ fn check_streams(
     limits: &Limits,
     shards: u16,
 ) -> Result<ShardId, Status> {
-    let written = request.events.iter().map(|event| &*event.stream);
+    // Most events of an append are of the stream of the one before.
+    let written = request.events.chunk_by(|a, b| a.stream == b.stream);
+    let written = written.map(|events| &*events[0].stream);
     let expected = request.expectations.iter().map(|expectation| &*expectation.stream);
     let streams: BTreeSet<&str> = written.chain(expected).collect();
     at_most("events", "streams", limits.append_streams, streams.len())?;
