@@ -130,6 +130,10 @@ impl Reader {
         self.need(what, needed)?;
         Ok(self.bytes.split_to(needed))
     }
+    /// Looks at everything that is left.
+    pub fn peek(&self) -> &Bytes {
+        &self.bytes
+    }
     /// Takes everything that is left.
     pub fn rest(&mut self) -> Bytes {
         std::mem::take(&mut self.bytes)
@@ -168,19 +172,7 @@ impl Reader {
     }
     /// Takes an LEB128 varint. Longer than 10 bytes, or over 64 bits, is invalid.
     pub fn varint(&mut self, what: &'static str) -> Result<u64, DecodeError> {
-        let mut value = 0u64;
-        for shift in (0..70).step_by(7) {
-            let byte = self.byte(what)?;
-            let bits = u64::from(byte & 0x7f);
-            if shift == 63 && bits > 1 {
-                return Err(DecodeError::Invalid { what, value: bits });
-            }
-            value |= bits << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(DecodeError::Invalid { what, value })
+        varint(what, || self.byte(what))
     }
     /// Takes a varint that counts things of at least `each` bytes, so it is bounded by the input.
     pub fn count(&mut self, what: &'static str, each: usize) -> Result<usize, DecodeError> {
@@ -213,6 +205,87 @@ impl Reader {
     }
 }
 
+fn varint(
+    what: &'static str,
+    mut next: impl FnMut() -> Result<u8, DecodeError>,
+) -> Result<u64, DecodeError> {
+    let mut value = 0u64;
+    for shift in (0..70).step_by(7) {
+        let byte = next()?;
+        let bits = u64::from(byte & 0x7f);
+        if shift == 63 && bits > 1 {
+            return Err(DecodeError::Invalid { what, value: bits });
+        }
+        value |= bits << shift;
+        if byte & 0x80 == 0 {
+            return Ok(value);
+        }
+    }
+    Err(DecodeError::Invalid { what, value })
+}
+
+/// Reads fields off the front of bytes that somebody else keeps: nothing is shared, so nothing is counted.
+/// For what is looked at once and for every event.
+#[derive(Debug, Clone)]
+pub struct SliceReader<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> SliceReader<'a> {
+    /// Reads from the start of `bytes`.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes }
+    }
+    /// Bytes not read yet.
+    pub fn rest(&self) -> &'a [u8] {
+        self.bytes
+    }
+    /// Takes `needed` bytes.
+    pub fn take(&mut self, what: &'static str, needed: usize) -> Result<&'a [u8], DecodeError> {
+        let left = self.bytes.len();
+        let short = DecodeError::Short { what, needed, left };
+        let (taken, rest) = self.bytes.split_at_checked(needed).ok_or(short)?;
+        self.bytes = rest;
+        Ok(taken)
+    }
+    /// Takes an array of `N` bytes.
+    pub fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], DecodeError> {
+        let (needed, left) = (N, self.bytes.len());
+        let short = DecodeError::Short { what, needed, left };
+        let (array, rest) = self.bytes.split_first_chunk().ok_or(short)?;
+        self.bytes = rest;
+        Ok(*array)
+    }
+    /// Takes one byte.
+    pub fn byte(&mut self, what: &'static str) -> Result<u8, DecodeError> {
+        self.array::<1>(what).map(|[byte]| byte)
+    }
+    /// Takes a little-endian `u32`.
+    pub fn u32(&mut self, what: &'static str) -> Result<u32, DecodeError> {
+        self.array(what).map(u32::from_le_bytes)
+    }
+    /// As [`Reader::varint`].
+    pub fn varint(&mut self, what: &'static str) -> Result<u64, DecodeError> {
+        varint(what, || self.byte(what))
+    }
+    /// As [`Reader::count`].
+    pub fn count(&mut self, what: &'static str, each: usize) -> Result<usize, DecodeError> {
+        let value = self.varint(what)?;
+        let count = usize::try_from(value).map_err(|_| DecodeError::Invalid { what, value })?;
+        let (needed, left) = (count.saturating_mul(each), self.bytes.len());
+        if left < needed { Err(DecodeError::Short { what, needed, left }) } else { Ok(count) }
+    }
+    /// Takes bytes behind a varint length.
+    pub fn slice(&mut self, what: &'static str) -> Result<&'a [u8], DecodeError> {
+        let len = self.count(what, 1)?;
+        self.take(what, len)
+    }
+    /// Takes UTF-8 text behind a varint length.
+    pub fn text(&mut self, what: &'static str) -> Result<&'a str, DecodeError> {
+        std::str::from_utf8(self.slice(what)?).map_err(|_| DecodeError::Text { what })
+    }
+}
+
 /// UTF-8 text that shares the allocation it was read from.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Text(Bytes);
@@ -222,6 +295,13 @@ impl Text {
     pub fn new(bytes: Bytes) -> Option<Self> {
         std::str::from_utf8(&bytes).ok()?;
         Some(Self(bytes))
+    }
+    /// A part of `whole` that was read as text, sharing its allocation.
+    ///
+    /// # Panics
+    /// If it is no part of it.
+    pub fn part_of(whole: &Bytes, text: &str) -> Self {
+        Self(whole.slice_ref(text.as_bytes()))
     }
     /// The text.
     pub fn as_str(&self) -> &str {

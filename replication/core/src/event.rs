@@ -9,7 +9,7 @@ use std::fmt;
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::codec::{DecodeError, Put, Reader, Text};
+use crate::codec::{DecodeError, Put, Reader, SliceReader, Text};
 use crate::id::{Dot, ProducerId, Seq};
 
 /// Id that a client may give an event; the second key of exactly-once, beside the producer's.
@@ -156,6 +156,114 @@ impl Request {
     }
 }
 
+/// An event as it lies in a group, to be looked at where it lies. [`EventView`] is the same to be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventRef<'a> {
+    /// Its number within its origin.
+    pub seq: Seq,
+    /// Id given by the client, if any; see [`EventId::of_dot`] for the others.
+    pub id: Option<EventId>,
+    /// Stream it belongs to.
+    pub stream: &'a str,
+    /// What kind of thing happened.
+    pub kind: &'a str,
+    /// Encoded metadata; see [`EventView::metadata`].
+    metadata: &'a [u8],
+    /// The client's bytes.
+    pub payload: &'a [u8],
+    /// The whole encoded event, as it is hashed.
+    pub encoded: &'a [u8],
+}
+
+impl<'a> EventRef<'a> {
+    /// Reads the next event of a group's body.
+    fn decode(reader: &mut SliceReader<'a>, seq: Seq) -> Result<Self, DecodeError> {
+        let encoded = reader.slice("event")?;
+        let mut fields = SliceReader::new(encoded);
+        let id = match fields.byte("event flags")? {
+            0 => None,
+            HAS_ID => Some(EventId(fields.array("event id")?)),
+            value => return Err(DecodeError::Invalid { what: "event flags", value: value.into() }),
+        };
+        let stream = fields.text("stream name")?;
+        let kind = fields.text("event type")?;
+        let before = fields.rest();
+        for _ in 0..fields.count("metadata", 2)? {
+            fields.text("metadata key")?;
+            fields.text("metadata value")?;
+        }
+        let payload = fields.rest();
+        let metadata = &before[..before.len() - payload.len()];
+        Ok(Self { seq, id, stream, kind, metadata, payload, encoded })
+    }
+
+    /// As [`Event::is_of_the_store`].
+    pub fn is_of_the_store(&self) -> bool {
+        is_of_the_store(self.stream, self.kind)
+    }
+
+    /// The event, sharing the allocation of the bytes it lies in.
+    ///
+    /// # Panics
+    /// If it does not lie in `whole`.
+    pub fn view(&self, whole: &Bytes) -> EventView {
+        EventView {
+            seq: self.seq,
+            id: self.id,
+            stream: Text::part_of(whole, self.stream),
+            kind: Text::part_of(whole, self.kind),
+            metadata: whole.slice_ref(self.metadata),
+            payload: whole.slice_ref(self.payload),
+            encoded: whole.slice_ref(self.encoded),
+        }
+    }
+}
+
+/// A request as it lies in a group, to be looked at where it lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestRef<'a> {
+    /// Who asked.
+    pub producer: Option<ProducerTag>,
+    /// What was appended, with dense sequence numbers.
+    pub events: Vec<EventRef<'a>>,
+}
+
+/// Room for this many events is made at once: what bytes claim of themselves is believed so far.
+const EVENTS_AT_ONCE: usize = 1024;
+
+impl<'a> RequestRef<'a> {
+    /// Reads the next request of a group's body, whose first event is number `first`.
+    pub fn decode(reader: &mut SliceReader<'a>, first: Seq) -> Result<Self, DecodeError> {
+        let producer = match reader.byte("request flags")? {
+            0 => None,
+            HAS_PRODUCER => Some(ProducerTag {
+                id: ProducerId(reader.array("producer id")?),
+                epoch: reader.u32("producer epoch")?,
+                sequence: reader.varint("producer sequence")?,
+            }),
+            value => {
+                return Err(DecodeError::Invalid { what: "request flags", value: value.into() });
+            }
+        };
+        let count = reader.count("events of a request", 5)?;
+        if count == 0 {
+            return Err(DecodeError::Invalid { what: "events of a request", value: 0 });
+        }
+        let mut events = Vec::with_capacity(count.min(EVENTS_AT_ONCE));
+        for nth in 0..count as u64 {
+            events.push(EventRef::decode(reader, first.plus(nth))?);
+        }
+        Ok(Self { producer, events })
+    }
+
+    /// Hash over what was asked for.
+    pub fn content_hash(&self) -> ContentHash {
+        self.events.iter().fold(ContentHash::START, |hash, event| {
+            hash.then(event.stream, event.kind, event.id, event.payload)
+        })
+    }
+}
+
 /// An event as it lies in a group: its fields share the group's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventView {
@@ -176,26 +284,6 @@ pub struct EventView {
 }
 
 impl EventView {
-    /// Reads the next event of a group's body.
-    pub fn decode(reader: &mut Reader, seq: Seq) -> Result<Self, DecodeError> {
-        let encoded = reader.slice("event")?;
-        let mut fields = Reader::new(encoded.clone());
-        let id = match fields.byte("event flags")? {
-            0 => None,
-            HAS_ID => Some(EventId(fields.array("event id")?)),
-            value => return Err(DecodeError::Invalid { what: "event flags", value: value.into() }),
-        };
-        let stream = fields.text("stream name")?;
-        let kind = fields.text("event type")?;
-        let before = fields.clone().rest();
-        for _ in 0..fields.count("metadata", 2)? {
-            fields.text("metadata key")?;
-            fields.text("metadata value")?;
-        }
-        let metadata = before.slice(..before.len() - fields.remaining());
-        Ok(Self { seq, id, stream, kind, metadata, payload: fields.rest(), encoded })
-    }
-
     /// As [`Event::is_of_the_store`].
     pub fn is_of_the_store(&self) -> bool {
         is_of_the_store(&self.stream, &self.kind)
@@ -233,25 +321,11 @@ impl RequestView {
 
     /// Reads the next request of a group's body, whose first event is number `first`.
     pub fn decode(reader: &mut Reader, first: Seq) -> Result<Self, DecodeError> {
-        let producer = match reader.byte("request flags")? {
-            0 => None,
-            HAS_PRODUCER => Some(ProducerTag {
-                id: ProducerId(reader.array("producer id")?),
-                epoch: reader.u32("producer epoch")?,
-                sequence: reader.varint("producer sequence")?,
-            }),
-            value => {
-                return Err(DecodeError::Invalid { what: "request flags", value: value.into() });
-            }
-        };
-        let count = reader.count("events of a request", 5)?;
-        if count == 0 {
-            return Err(DecodeError::Invalid { what: "events of a request", value: 0 });
-        }
-        let events = (0..count as u64)
-            .map(|nth| EventView::decode(reader, first.plus(nth)))
-            .collect::<Result<_, _>>()?;
-        Ok(Self { producer, events })
+        let whole = reader.peek().clone();
+        let mut fields = SliceReader::new(&whole);
+        let RequestRef { producer, events } = RequestRef::decode(&mut fields, first)?;
+        reader.take("request", whole.len() - fields.rest().len())?;
+        Ok(Self { producer, events: events.iter().map(|event| event.view(&whole)).collect() })
     }
 }
 

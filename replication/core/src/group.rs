@@ -9,9 +9,9 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::codec::{DecodeError, Put, Reader};
+use crate::codec::{DecodeError, Put, Reader, SliceReader};
 use crate::context::Context;
-use crate::event::{EventView, Request, RequestView};
+use crate::event::{EventRef, EventView, Request, RequestRef, RequestView};
 use crate::id::{Dot, Origin, Seq};
 use crate::stamp::Stamp;
 
@@ -113,7 +113,7 @@ impl Group {
         if Chain::of(&group.encoded[..hashed]) != group.chain {
             return Err(DecodeError::Chain { at: group.first_dot().to_string() });
         }
-        group.try_requests()?;
+        group.try_look()?;
         Ok(group)
     }
 
@@ -183,29 +183,50 @@ impl Group {
         &self.encoded
     }
 
-    /// The requests of the group, oldest first.
+    /// The requests of the group, oldest first, to be looked at where they lie.
     ///
     /// # Panics
     /// If the body is damaged: a group from elsewhere is checked by [`decode`](Self::decode), one
     /// from the log by the log's checksum, so only our own bug can do that.
+    pub fn look(&self) -> Vec<RequestRef<'_>> {
+        self.try_look().unwrap_or_else(|e| panic!("group at {}: {e}", self.first_dot()))
+    }
+
+    /// The requests of the group, oldest first, to be kept.
+    ///
+    /// # Panics
+    /// As [`look`](Self::look).
     pub fn requests(&self) -> Vec<RequestView> {
-        self.try_requests().unwrap_or_else(|e| panic!("group at {}: {e}", self.first_dot()))
+        let view = |request: RequestRef<'_>| RequestView {
+            producer: request.producer,
+            events: request.events.iter().map(|event| self.view(event)).collect(),
+        };
+        self.look().into_iter().map(view).collect()
     }
 
     /// The events of the group, oldest first.
     ///
     /// # Panics
-    /// As [`requests`](Self::requests).
+    /// As [`look`](Self::look).
     pub fn events(&self) -> Vec<EventView> {
-        self.requests().into_iter().flat_map(|request| request.events).collect()
+        let requests = self.look();
+        requests.iter().flat_map(|request| &request.events).map(|event| self.view(event)).collect()
     }
 
-    fn try_requests(&self) -> Result<Vec<RequestView>, DecodeError> {
-        let mut reader = Reader::new(self.body.clone());
+    /// An event of this group, to be kept.
+    ///
+    /// # Panics
+    /// If it is of another one.
+    pub fn view(&self, event: &EventRef<'_>) -> EventView {
+        event.view(&self.body)
+    }
+
+    fn try_look(&self) -> Result<Vec<RequestRef<'_>>, DecodeError> {
+        let mut reader = SliceReader::new(&self.body);
         let mut requests = Vec::new();
         let mut events = 0u64;
-        while !reader.is_empty() {
-            let request = RequestView::decode(&mut reader, self.first().plus(events))?;
+        while !reader.rest().is_empty() {
+            let request = RequestRef::decode(&mut reader, self.first().plus(events))?;
             events += request.events.len() as u64;
             requests.push(request);
         }

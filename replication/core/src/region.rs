@@ -34,7 +34,7 @@ use crate::codec::DecodeError;
 use crate::command::{Command, PlacedGroup};
 use crate::context::Context;
 use crate::digest::Digest;
-use crate::event::{EventView, RequestView};
+use crate::event::{EventRef, RequestRef};
 use crate::group::{Chain, Group};
 use crate::id::{Dot, Origin, RegionName, Seq};
 use crate::planted::{self, Bug};
@@ -322,10 +322,10 @@ impl Region {
 
     /// Takes groups whose headers were checked. Refuses, with nothing changed, if a revision is off.
     fn take_in(&mut self, groups: &[PlacedGroup]) -> Result<(), Refused> {
-        let bodies: Vec<_> = groups.iter().map(|placed| placed.group.requests()).collect();
+        let bodies: Vec<_> = groups.iter().map(|placed| placed.group.look()).collect();
         let named = groups.iter().zip(&bodies).flat_map(|(placed, requests)| {
             let events = requests.iter().flat_map(|request| &request.events);
-            events.zip(&placed.revisions).map(|(event, revision)| (&*event.stream, *revision))
+            events.zip(&placed.revisions).map(|(event, revision)| (event.stream, *revision))
         });
         self.streams.claim(named)?;
         for (placed, requests) in groups.iter().zip(&bodies) {
@@ -334,7 +334,7 @@ impl Region {
         Ok(())
     }
 
-    fn take_in_group(&mut self, group: &Group, requests: &[RequestView], revisions: &[u64]) {
+    fn take_in_group(&mut self, group: &Group, requests: &[RequestRef<'_>], revisions: &[u64]) {
         let mut revisions = revisions.iter().copied();
         let seed = fingerprint::origin_seed(group.origin());
         for request in requests {
@@ -342,13 +342,13 @@ impl Region {
             let mut last_revisions = streams::LastRevisions::default();
             for event in &request.events {
                 let revision = revisions.next().expect("claimed one revision an event");
-                let print = fingerprint::of_event(seed, event.seq, &event.encoded);
-                self.streams.record(&event.stream, self.position, print);
-                self.buckets.add(&event.stream, print);
+                let print = fingerprint::of_event(seed, event.seq, event.encoded);
+                self.streams.record(event.stream, self.position, print);
+                self.buckets.add(event.stream, print);
                 if event.is_of_the_store() {
                     self.take_in_of_the_store(group, event);
                 }
-                last_revisions.note(&event.stream, revision);
+                last_revisions.note(event.stream, revision);
                 self.position += 1;
             }
             let receipt = Receipt {
@@ -383,16 +383,16 @@ impl Region {
     }
 
     /// Homes and rights change by events like all others.
-    fn take_in_of_the_store(&mut self, group: &Group, event: &EventView) {
-        if is_of_classes(&event.stream) {
+    fn take_in_of_the_store(&mut self, group: &Group, event: &EventRef<'_>) {
+        if is_of_classes(event.stream) {
             let dot = Dot { origin: group.origin().clone(), seq: event.seq };
-            let change = Change::read(&event.stream, &event.kind, &event.payload).ok();
+            let change = Change::read(event.stream, event.kind, event.payload).ok();
             let entry = change.and_then(|change| self.homes.effect(&change, &dot, group.stamp()));
             entry.into_iter().for_each(|entry| self.homes.put(entry));
         } else if *event.kind == *rights::EVENT_TYPE
             && let Some(Identity { origin: own, .. }) = &self.identity
         {
-            self.rights.take(&own.region, &group.origin().region, &event.stream, &event.payload);
+            self.rights.take(&own.region, &group.origin().region, event.stream, event.payload);
         }
     }
 

@@ -414,14 +414,14 @@ impl Sequencer {
             .into_iter()
             .map(|group| {
                 let mut revisions = Vec::with_capacity(group.header().events as usize);
-                for request in group.requests() {
+                for request in group.look() {
                     let first = revisions.len() as u64;
                     for event in request.events.iter().filter(|event| event.is_of_the_store()) {
                         let dot = Dot { origin: group.origin().clone(), seq: event.seq };
-                        let what = (&*event.stream, &*event.kind, &event.payload[..]);
+                        let what = (event.stream, event.kind, event.payload);
                         self.overlay.note(region, &dot, group.stamp(), what, &mut way);
                     }
-                    let streams = request.events.iter().map(|event| &*event.stream);
+                    let streams = request.events.iter().map(|event| event.stream);
                     let last = self.claim(region, streams, ticket, &mut way, &mut revisions);
                     let receipt = Receipt {
                         origin: group.origin().clone(),

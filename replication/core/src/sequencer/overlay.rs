@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Ticket, Verdict};
 use crate::class::{Declared, Home};
-use crate::event::{ContentHash, EventId, ProducerTag, RequestView};
+use crate::event::{ContentHash, EventId, ProducerTag, RequestRef};
 use crate::id::ProducerId;
 use crate::region::{Known, Receipt, Region, RequestKey};
 use crate::rights::Counter;
@@ -70,7 +70,7 @@ impl Overlay {
     pub(super) fn remember(
         &mut self,
         region: &Region,
-        request: &RequestView,
+        request: &RequestRef<'_>,
         receipt: Arc<Receipt>,
         way: &mut OnItsWay,
     ) {

@@ -181,6 +181,27 @@ impl EventIndex {
         Ok(at)
     }
 
+    /// The first position from `from` on that may hold one of `wanted`, also among what is not sealed
+    /// yet, where it is known of every event. Names with colliding hashes are taken for each other.
+    ///
+    /// Shape: as [`next_candidate`](Self::next_candidate); of what is not sealed, at most `limit` events are
+    /// passed over at once, and never more than there are.
+    pub fn next_wanted(
+        &self,
+        from: u64,
+        wanted: &[Wanted<'_>],
+        limit: usize,
+    ) -> Result<u64, IndexError> {
+        let keys: Vec<u64> =
+            wanted.iter().map(|name| filter_key(*name, self.shared.hash)).collect();
+        let at = self.next_candidate(from, wanted)?;
+        let passed = self.at(at, Direction::Forward, |tail| tail.rows.without(at, &keys, limit));
+        Ok(match passed {
+            Step::Sealed(_) => at,
+            Step::Done(passed) => at + passed,
+        })
+    }
+
     /// Finds the part that holds `position`. The tail is looked at under the lock; sealed parts are
     /// returned and read without it. Whatever is sealed in between moves to where the next step looks.
     fn at<T>(&self, position: u64, direction: Direction, tail: impl FnOnce(&Tail) -> T) -> Step<T> {

@@ -87,12 +87,14 @@ impl Rows {
                     self.groups.insert(group.origin().clone(), vec![place]);
                 }
             }
-            for (event, revision) in group.events().iter().zip(&placed.revisions) {
+            let requests = group.look();
+            let events = requests.iter().flat_map(|request| &request.events);
+            for (event, revision) in events.zip(&placed.revisions) {
                 self.events.push(EventRow {
-                    stream: filter_key(Wanted::Stream(&event.stream), hash),
+                    stream: filter_key(Wanted::Stream(event.stream), hash),
                     revision: *revision,
-                    category: filter_key(Wanted::Category(event::category(&event.stream)), hash),
-                    kind: filter_key(Wanted::Kind(&event.kind), hash),
+                    category: filter_key(Wanted::Category(event::category(event.stream)), hash),
+                    kind: filter_key(Wanted::Kind(event.kind), hash),
                 });
             }
         }
@@ -160,6 +162,16 @@ impl Rows {
         keys.sort_unstable();
         keys.dedup();
         keys
+    }
+
+    /// How many events from `from` on have none of `keys`; at most `limit`.
+    pub(crate) fn without(&self, from: u64, keys: &[u64], limit: usize) -> u64 {
+        let Some(first) = from.checked_sub(self.start.next_position) else { return 0 };
+        let rows = self.events.get(first as usize..).unwrap_or_default();
+        let has = |row: &EventRow| {
+            keys.iter().any(|key| [row.stream, row.category, row.kind].contains(key))
+        };
+        rows.iter().take(limit).take_while(|row| !has(row)).count() as u64
     }
 
     /// The entry that holds `position`, which must be among the rows.

@@ -180,6 +180,14 @@ fn check_candidates(index: &EventIndex, history: &History) {
             let next = index.next_candidate(from, &[Wanted::Category(category)]).unwrap();
             let first = event_of(category, from);
             assert!((from..=first).contains(&next), "{category}: {next} is in {from}..={first}");
+            for limit in [0, 3, usize::MAX] {
+                let wanted = index.next_wanted(from, &[Wanted::Category(category)], limit).unwrap();
+                let most = first.min(next.saturating_add(limit as u64));
+                assert!(
+                    (next..=most).contains(&wanted),
+                    "{category}: {wanted} is in {next}..={most}"
+                );
+            }
         }
     }
 }
@@ -239,6 +247,27 @@ fn every_look_up_agrees_with_a_list_of_all_events() {
         assert_eq!(loaded, segments.len());
         check(&index, &history);
     }
+}
+
+#[test]
+fn what_is_not_sealed_is_passed_over_up_to_what_is_wanted() {
+    let history = History::with_entries(11, 300);
+    let index = index_on(&new_disk(), name_hash);
+    for (entry, what) in (1..).zip(&history.entries) {
+        match what {
+            Entry::Accepted(command) => index.applied(entry, command),
+            Entry::Blank | Entry::Refused(_) => index.passed(entry + 1),
+        }
+    }
+    let mut passed = 0;
+    for known in &history.known {
+        let next = index.next_wanted(passed, &[Wanted::Stream(&known.stream)], usize::MAX).unwrap();
+        let first = history.known[passed as usize..].iter().find(|of| of.stream == known.stream);
+        assert_eq!(Some(next), first.map(|first| first.position), "{} from {passed}", known.stream);
+        passed = known.position;
+    }
+    let none = index.next_wanted(0, &[Wanted::Category("absent")], usize::MAX).unwrap();
+    assert_eq!(none, history.known.len() as u64);
 }
 
 #[test]

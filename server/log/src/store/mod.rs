@@ -365,6 +365,19 @@ impl Store {
         self.look_up(|index| index.next_candidate(from, wanted))
     }
 
+    /// As [`EventIndex::next_wanted`].
+    ///
+    /// # Errors
+    /// [`StoreError`] if log or index cannot be read.
+    pub fn next_wanted(
+        &self,
+        from: u64,
+        wanted: &[Wanted<'_>],
+        limit: usize,
+    ) -> Result<u64, StoreError> {
+        self.look_up(|index| index.next_wanted(from, wanted, limit))
+    }
+
     /// The events at some places: those of a first part of them, at least one.
     fn events_at(&self, places: &[StreamPlace]) -> Result<Vec<PlacedEvent>, StoreError> {
         let entries: Vec<u64> = places.iter().map(|place| place.entry).collect();

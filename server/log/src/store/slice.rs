@@ -86,10 +86,11 @@ impl GroupSlice {
     }
     /// The events, oldest first, whichever way the log was read.
     pub fn events(&self) -> impl DoubleEndedIterator<Item = PlacedEvent> + '_ {
-        let mut events = self.group().events();
-        events.truncate(self.range.end);
-        let events = events.into_iter().skip(self.range.start).zip(self.range.clone());
-        events.map(|(event, nth)| self.source.place(nth, event))
+        let requests = self.group().look();
+        let events = requests.iter().flat_map(|request| &request.events);
+        let events = events.skip(self.range.start).take(self.range.len());
+        let events: Vec<_> = events.map(|event| self.group().view(event)).collect();
+        events.into_iter().zip(self.range.clone()).map(|(event, nth)| self.source.place(nth, event))
     }
 }
 
