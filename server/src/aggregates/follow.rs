@@ -59,7 +59,8 @@ pub(super) struct Follower<V> {
     catalog: Catalog,
     /// Every event before this position was looked at.
     next: u64,
-    /// The group of the event before it.
+    /// The group of the event before it when it was written last; of one that was followed so far, compared
+    /// with the log before anything is.
     last: Option<Chain>,
     /// Whether the log is known to be the one that was followed so far.
     verified: bool,
@@ -221,6 +222,12 @@ impl<V: View> Follower<V> {
     fn look_at(&mut self, end: u64) -> Result<(), PassError> {
         let mut serving = self.board.serving();
         while self.next < end {
+            // Most events of most logs are of no aggregate: the index knows without reading them.
+            let candidate = self.next_candidate(&serving)?;
+            if candidate > self.next {
+                self.next = candidate.min(end);
+                continue;
+            }
             let slices = self.read(self.next)?;
             for slice in &slices {
                 self.take_in(slice, end, &mut serving)?;
@@ -233,6 +240,16 @@ impl<V: View> Follower<V> {
         Ok(())
     }
 
+    /// The next event that may be of an aggregate that is served, or declare one.
+    fn next_candidate(
+        &self,
+        serving: &BTreeMap<String, Arc<Projection>>,
+    ) -> Result<u64, StoreError> {
+        let served = serving.keys().map(|name| Wanted::Category(name));
+        let wanted: Vec<_> = served.chain([Wanted::Category(catalog::CATEGORY)]).collect();
+        self.view.store().next_wanted(self.next, &wanted, PASS_EVENTS as usize)
+    }
+
     #[cfg(test)]
     pub(super) fn take_next(&mut self, end: u64) {
         self.look_at(end).unwrap();
@@ -243,17 +260,20 @@ impl<V: View> Follower<V> {
         if self.verified {
             return Ok(());
         }
-        let found = match self.next.checked_sub(1) {
-            Some(before) => self.read(before)?.first().map(|slice| slice.group().chain()),
-            None => None,
-        };
-        if found != self.last {
+        if self.group_before()? != self.last {
             tracing::warn!(shard = %self.shard, "aggregates were kept of another log than this one; they are folded anew");
             self.begin_anew();
             self.states.remove_all(&[])?;
         }
         self.verified = true;
         Ok(())
+    }
+
+    /// The group of the last event that was looked at.
+    fn group_before(&self) -> Result<Option<Chain>, StoreError> {
+        let Some(before) = self.next.checked_sub(1) else { return Ok(None) };
+        let slices = self.view.store().read_positions(before, Direction::Forward, 1, 1)?;
+        Ok(slices.first().map(|slice| slice.group().chain()))
     }
 
     fn read(&self, from: u64) -> Result<Vec<GroupSlice>, StoreError> {
@@ -268,7 +288,6 @@ impl<V: View> Follower<V> {
     ) -> Result<(), PassError> {
         let positions = slice.positions();
         self.stability.pass(slice.group(), positions.start);
-        // Most events of most logs are of no aggregate.
         let wanted = |name: &str| name == catalog::CATEGORY || serving.contains_key(name);
         let mut wanted: Vec<Seen> = seen(slice, wanted).collect();
         let declares = |seen: &Seen| category(&seen.event.stream) == catalog::CATEGORY;
@@ -288,7 +307,7 @@ impl<V: View> Follower<V> {
                 }
             }
         }
-        (self.next, self.last) = (positions.end.min(end), Some(slice.group().chain()));
+        self.next = positions.end.min(end);
         Ok(())
     }
 
@@ -366,7 +385,8 @@ impl<V: View> Follower<V> {
         let mut at = projection.next();
         let until = self.next.min(at + PASS_EVENTS);
         while at < until {
-            let candidate = self.view.store().next_candidate(at, &[Wanted::Category(name)])?;
+            let wanted = [Wanted::Category(name)];
+            let candidate = self.view.store().next_wanted(at, &wanted, PASS_EVENTS as usize)?;
             if candidate > at {
                 at = candidate.min(self.next);
                 projection.passed(at);
@@ -428,6 +448,9 @@ impl<V: View> Follower<V> {
             if let Some(projection) = self.board.building(name) {
                 projection.flush(&none)?;
             }
+        }
+        if self.verified {
+            self.last = self.group_before()?;
         }
         let mut bytes = Vec::new();
         bytes.put_varint(self.next);
@@ -608,13 +631,13 @@ pub(super) fn seen<'a>(
     let group = slice.group();
     let start = slice.source.position;
     let revisions = &slice.source.command.groups()[slice.source.ordinal].revisions;
-    let requests = group.requests().into_iter();
+    let requests = group.look().into_iter();
     let events = requests.flat_map(|request| {
         let producer = request.producer;
         (0..).zip(request.events).map(move |(nth, event)| (producer, nth, event))
     });
     let events = events.enumerate().skip(slice.range.start).take(slice.range.len());
-    let events = events.filter(move |(_, (_, _, event))| wanted(category(&event.stream)));
+    let events = events.filter(move |(_, (_, _, event))| wanted(category(event.stream)));
     events.map(move |(nth, (producer, nth_of_request, event))| {
         let dot = Dot { origin: group.origin().clone(), seq: event.seq };
         let mut held = group.header().context.clone();
@@ -622,6 +645,7 @@ pub(super) fn seen<'a>(
         let identity = aggregate::identity(event.id, producer.as_ref(), nth_of_request, &dot);
         let position = start + nth as u64;
         let revision = revisions[nth];
+        let event = group.view(&event);
         Seen { position, revision, dot, stamp: group.stamp(), held, identity, event }
     })
 }
