@@ -3,6 +3,7 @@
 pub mod aggregates;
 pub mod api;
 pub mod config;
+pub mod conflicts;
 pub mod demo;
 pub mod env;
 pub mod feed;
@@ -11,4 +12,5 @@ pub mod node;
 pub mod raft;
 pub mod read;
 pub mod shard;
+mod stability;
 pub mod telemetry;

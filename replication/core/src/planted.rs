@@ -119,6 +119,8 @@ bugs! {
     LastDefinitionCounts = "last-definition-counts",
     /// An event that comes before what was folded of ordered fields is folded after it (law 5).
     LateEventFoldedLast = "late-event-folded-last",
+    /// Conflicts are not looked for with events that this region holds, whether the others do or not (law 5).
+    ConflictsForgetWhatIsHeldHere = "conflicts-forget-what-is-held-here",
 }
 
 impl FromStr for Bug {

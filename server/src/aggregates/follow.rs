@@ -17,10 +17,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::board::{Board, Category};
 use super::catalog::{self, Catalog};
 use super::projection::Projection;
-use super::stability::Stability;
 use super::walk::{Walk, Walked, earliest};
 use crate::env::blocking;
 use crate::read::View;
+use crate::stability::Stability;
 
 /// Events looked at before what is known is published, and others have their turn.
 pub(super) const PASS_EVENTS: u64 = 8192;

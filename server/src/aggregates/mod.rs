@@ -19,7 +19,6 @@ mod follow;
 mod in_order;
 mod projection;
 mod settled;
-mod stability;
 #[cfg(test)]
 mod tests;
 mod walk;

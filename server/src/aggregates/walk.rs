@@ -9,8 +9,8 @@ use anabranch_core::event::category;
 use super::follow::{PASS_EVENTS, Pass, PassError, seen};
 use super::projection::Projection;
 use super::settled::Settled;
-use super::stability::Stability;
 use crate::read::{Order, View};
+use crate::stability::Stability;
 
 /// A way through the global order.
 pub(super) struct Walk {

@@ -26,9 +26,11 @@ mod tests;
 mod view;
 mod walk;
 
+pub(crate) use global::Order;
+pub(crate) use place::{Snapshot, first_uncovered};
+
 pub use error::ReadError;
 pub use filter::Filter;
-pub(crate) use global::Order;
 pub use reader::{Content, Frame, Reader};
 pub use spec::{Direction, From, Spec, Target, Tuning};
 pub use view::{NotCovered, View, await_covered};

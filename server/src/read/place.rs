@@ -12,15 +12,15 @@ use super::view::View;
 
 /// The log at one moment.
 #[derive(Debug, Clone)]
-pub(super) struct Snapshot {
+pub(crate) struct Snapshot {
     /// Next position.
-    pub(super) position: u64,
+    pub(crate) position: u64,
     /// What is held: the events before `position`.
-    pub(super) frontier: Context,
+    pub(crate) frontier: Context,
 }
 
 impl Snapshot {
-    pub(super) fn of(view: &impl View) -> Self {
+    pub(crate) fn of(view: &impl View) -> Self {
         view.region(|region| Self {
             position: region.position(),
             frontier: region.frontier().clone(),
@@ -109,7 +109,7 @@ pub(super) fn cut_at(
 }
 
 /// The position of the first event that `covered` does not hold; the end if it holds all.
-pub(super) fn first_uncovered(
+pub(crate) fn first_uncovered(
     store: &Store,
     snapshot: &Snapshot,
     covered: &Context,

@@ -39,6 +39,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::aggregates::Aggregates;
+use crate::conflicts::Conflicts;
 use crate::env::Clock;
 use crate::raft::RaftGroup;
 use inlet::Inlet;
@@ -64,6 +65,7 @@ struct Inner {
     stop: watch::Sender<bool>,
     tasks: Mutex<JoinSet<()>>,
     aggregates: Aggregates<ShardState>,
+    conflicts: Conflicts<ShardState>,
 }
 
 impl Shard {
@@ -78,6 +80,10 @@ impl Shard {
     /// What is folded from it.
     pub fn aggregates(&self) -> &Aggregates<ShardState> {
         &self.inner.aggregates
+    }
+    /// What was written to its streams at the same time.
+    pub fn conflicts(&self) -> &Conflicts<ShardState> {
+        &self.inner.conflicts
     }
     /// The Raft group.
     pub fn raft(&self) -> &RaftGroup {

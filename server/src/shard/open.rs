@@ -22,6 +22,7 @@ use super::standing::Watch;
 use super::state::ShardState;
 use super::{Inner, Shard, absent, order, room};
 use crate::aggregates::Aggregates;
+use crate::conflicts::{Conflicts, SharedStates};
 use crate::env::{Clock, Net, Seeds, Storage};
 use crate::raft::{GroupConfig, Identity, RaftGroup, RaftTls, StartError, Timings};
 
@@ -212,13 +213,17 @@ impl Shard {
             jobs: queue,
             stop: stop.subscribe(),
         };
+        let states = Arc::new(SharedStates::over(parts.checkpoints.beside()));
         let (aggregates, folding) = Aggregates::open(
             Arc::clone(&state),
             config.shard,
-            parts.checkpoints.beside(),
+            Arc::clone(&states) as _,
             stop.subscribe(),
         );
+        let (conflicts, finding) =
+            Conflicts::open(Arc::clone(&state), config.shard, &states, &stop.subscribe());
         let mut tasks = JoinSet::new();
+        tasks.spawn(finding);
         tasks.spawn(folding);
         tasks.spawn(lead.run());
         tasks.spawn(order::follow(Arc::clone(&state), stop.subscribe()));
@@ -239,6 +244,7 @@ impl Shard {
             stop,
             tasks,
             aggregates,
+            conflicts,
         };
         Self { inner: Arc::new(inner) }
     }

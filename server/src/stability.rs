@@ -1,4 +1,4 @@
-//! What every region holds, as of a place in the log.
+//! What every region holds, as of a place in the log, or in the global order.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use anabranch_core::{Context, Group, Origin, RegionName};
 /// A group says what its region held: everything in its context, and all of its own before it. What a
 /// region said of itself between its groups counts from the place in the log where it was heard.
 #[derive(Debug, Default)]
-pub(super) struct Stability {
+pub(crate) struct Stability {
     members: Vec<RegionName>,
     known: BTreeMap<Origin, Context>,
     heard: Option<(u64, Vec<(Origin, Context)>)>,
@@ -21,7 +21,7 @@ pub(super) struct Stability {
 
 impl Stability {
     /// Hears what regions say of themselves now, unless the last is not used up yet.
-    pub(super) fn hear(&mut self, region: &Region) {
+    pub(crate) fn hear(&mut self, region: &Region) {
         if self.heard.is_some() {
             return;
         }
@@ -32,7 +32,7 @@ impl Stability {
     }
 
     /// The next group of the log is taken in; it begins at `position`.
-    pub(super) fn pass(&mut self, group: &Group, position: u64) {
+    pub(crate) fn pass(&mut self, group: &Group, position: u64) {
         if let Some((_, heard)) = self.heard.take_if(|(from, _)| *from <= position) {
             self.learn(heard);
         }
@@ -41,7 +41,7 @@ impl Stability {
 
     /// The same along the global order: `cut` is everything up to the end of the group. What regions said
     /// of themselves counts once all that they had made by then is behind.
-    pub(super) fn pass_in_order(&mut self, group: &Group, cut: &Context) {
+    pub(crate) fn pass_in_order(&mut self, group: &Group, cut: &Context) {
         let made = |(origin, held): &(Origin, Context)| held.seq(origin) <= cut.seq(origin);
         if let Some((_, heard)) = self.heard.take_if(|(_, heard)| heard.iter().all(made)) {
             self.learn(heard);
@@ -63,7 +63,7 @@ impl Stability {
     }
 
     /// The cut; empty while nothing is known of one of the members.
-    pub(super) fn cut(&mut self) -> &Context {
+    pub(crate) fn cut(&mut self) -> &Context {
         if planted::is(Bug::StableWhenHeldHere) {
             self.cut = self.known.values().fold(Context::new(), |mut held, known| {
                 held.merge(known);
