@@ -5,6 +5,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "anabranch/v1/events.proto",
         "anabranch/v1/cluster.proto",
         "anabranch/v1/aggregates.proto",
+        "anabranch/v1/conflicts.proto",
         "anabranch/internal/v1/raft.proto",
     ];
     for file in files {

@@ -46,6 +46,7 @@ pub(crate) struct Plan {
     pub(crate) follow: bool,
     pub(crate) filter: Option<v1::Filter>,
     pub(crate) heartbeat: Duration,
+    pub(crate) with_conflicts: bool,
     /// How long to go without progress; none: for ever.
     pub(crate) patience: Option<Duration>,
 }
@@ -61,6 +62,7 @@ impl Plan {
             follow: false,
             filter: None,
             heartbeat: Duration::from_secs(1),
+            with_conflicts: false,
             patience,
         }
     }
@@ -274,6 +276,7 @@ impl Feed {
             session_token: if waits { self.client.session().to_send() } else { Default::default() },
             session_deadline_ms: self.client.options().session_wait.as_millis() as u32,
             heartbeat_ms: self.plan.heartbeat.as_millis() as u32,
+            with_conflicts: self.plan.with_conflicts,
         }
     }
 

@@ -334,6 +334,7 @@ pub fn recorded_event(
         revision,
         position,
         global_position,
+        concurrency: None,
     }
 }
 

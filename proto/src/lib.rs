@@ -1,6 +1,7 @@
 //! The wire contract: `anabranch/v1/*.proto`, generated, and conversions from and to core's types.
 #![deny(missing_docs)]
 
+pub mod conflicts;
 pub mod convert;
 
 /// The public interface, `anabranch.v1`.

@@ -1,5 +1,5 @@
-//! The public interface: gRPC services `anabranch.v1.Events`, `anabranch.v1.Aggregates` and
-//! `anabranch.v1.Cluster`.
+//! The public interface: gRPC services `anabranch.v1.Events`, `anabranch.v1.Aggregates`,
+//! `anabranch.v1.Conflicts` and `anabranch.v1.Cluster`.
 //!
 //! Every node serves everything. Reads are answered from this node's own applied state
 //! ([`crate::read`]); appends are checked here ([`validate`]) and sequenced by the shard's leader: if
@@ -12,7 +12,9 @@ mod admission;
 mod aggregates;
 mod append;
 mod cluster;
+mod concurrency;
 mod conditions;
+mod conflicts;
 mod events;
 mod forward;
 mod malformed;

@@ -18,6 +18,7 @@ use tonic::{Response, Status};
 
 use super::admission::Admitted;
 use super::append::no_shard;
+use super::concurrency::Annotating;
 use super::refusal::of_read;
 use super::{Api, of_shard};
 use crate::read::{Content, Delivered, Direction, Filter, Frame, From, Reader, Spec, Target};
@@ -31,7 +32,12 @@ impl Api {
         &self,
         request: v1::ReadRequest,
     ) -> Result<Response<Frames>, Status> {
+        let with_conflicts = request.with_conflicts;
         let mut spec = self.spec(request)?;
+        let annotating = with_conflicts.then_some(Annotating {
+            order: spec.order,
+            within: spec.session_wait.max(SESSION_WAIT_DEFAULT),
+        });
         let admitted = self.inner.reads.admit(1)?;
         let shard = self.shard_of_target(&spec.target)?.clone();
         spec.session = of_shard(&spec.session, shard.id());
@@ -41,11 +47,17 @@ impl Api {
         let view = std::sync::Arc::clone(shard.state());
         let tuning = self.inner.settings.reading.clone();
         let reader = Reader::open(view, spec, tuning).await.map_err(of_read)?;
-        Ok(Response::new(self.frames(reader, shard, admitted)))
+        Ok(Response::new(self.frames(reader, shard, admitted, annotating)))
     }
 
     /// Pulls frames as the caller takes them; dropped, the reader is gone.
-    fn frames(&self, reader: Reader<ShardState>, shard: Shard, admitted: Admitted) -> Frames {
+    fn frames(
+        &self,
+        reader: Reader<ShardState>,
+        shard: Shard,
+        admitted: Admitted,
+        annotating: Option<Annotating>,
+    ) -> Frames {
         let stopping = self.inner.stopping.clone();
         // The shard and the admission live as long as the read.
         let open = Some((reader, shard, admitted));
@@ -61,7 +73,10 @@ impl Api {
                     next = reader.next() => next,
                 };
                 match next {
-                    Ok(Some(frame)) => Some((Ok(response(frame)), Some((reader, shard, admitted)))),
+                    Ok(Some(frame)) => match answer(frame, &shard, annotating).await {
+                        Ok(answer) => Some((Ok(answer), Some((reader, shard, admitted)))),
+                        Err(status) => Some((Err(status), None)),
+                    },
                     Ok(None) => None,
                     Err(error) => Some((Err(of_read(error)), None)),
                 }
@@ -177,6 +192,24 @@ fn from(wire: Option<WireFrom>, direction: Direction) -> Result<From, Status> {
             From::Cursor(cursor.map_err(|error| invalid("cursor", &error.to_string(), 0, 0))?)
         }
     })
+}
+
+async fn answer(
+    frame: Frame,
+    shard: &Shard,
+    annotating: Option<Annotating>,
+) -> Result<v1::ReadResponse, Status> {
+    let concurrency = match (&frame.content, annotating) {
+        (Content::Batch(events), Some(annotating)) => annotating.concurrency(shard, events).await?,
+        _ => Vec::new(),
+    };
+    let mut response = response(frame);
+    if let Some(WireFrame::Batch(batch)) = &mut response.frame {
+        for (event, concurrency) in batch.events.iter_mut().zip(concurrency) {
+            event.concurrency = concurrency;
+        }
+    }
+    Ok(response)
 }
 
 fn response(frame: Frame) -> v1::ReadResponse {

@@ -13,6 +13,7 @@ use anabranch_proto::v1::refusal::{self, Reason};
 use tonic::{Code, Status};
 
 use crate::aggregates::AggregateError;
+use crate::conflicts::ConflictError;
 use crate::raft::{MembershipError, ProposeError};
 use crate::read::ReadError;
 use crate::shard::AppendError;
@@ -207,6 +208,22 @@ pub(super) fn of_aggregate(error: AggregateError, waited: Duration) -> Status {
             Status::failed_precondition(message)
         }
         AggregateError::Store(error) => of_store(message, &error),
+    }
+}
+
+/// The status of a question about conflicts that has no answer, after `waited`.
+pub(super) fn of_conflict(error: ConflictError, waited: Duration) -> Status {
+    let message = error.to_string();
+    match error {
+        ConflictError::NotCaughtUp { missing } => {
+            let (missing, waited_ms) = (Some((&missing).into()), short_ms(waited));
+            let behind = refusal::NotCaughtUp { missing, waited_ms };
+            refused(Code::Unavailable, message, Reason::NotCaughtUp(behind))
+        }
+        ConflictError::OfAnotherRegion => convert::invalid("after", &message, 0, 0),
+        ConflictError::Behind { .. } | ConflictError::Closed => Status::unavailable(message),
+        ConflictError::States(source) => Status::unavailable(format!("{message}: {source}")),
+        ConflictError::Store(error) => of_store(message, &error),
     }
 }
 

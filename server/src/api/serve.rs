@@ -6,6 +6,7 @@ use std::time::Duration;
 use anabranch_proto::v1::DESCRIPTORS;
 use anabranch_proto::v1::aggregates_server::AggregatesServer;
 use anabranch_proto::v1::cluster_server::ClusterServer;
+use anabranch_proto::v1::conflicts_server::ConflictsServer;
 use anabranch_proto::v1::events_server::EventsServer;
 use futures_util::FutureExt;
 use futures_util::future::select_all;
@@ -29,8 +30,13 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// How often health is looked at that changes by silence.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Names under which health is asked for: of the server, and of its services.
-const NAMES: [&str; 4] =
-    ["", "anabranch.v1.Events", "anabranch.v1.Aggregates", "anabranch.v1.Cluster"];
+const NAMES: [&str; 5] = [
+    "",
+    "anabranch.v1.Events",
+    "anabranch.v1.Aggregates",
+    "anabranch.v1.Conflicts",
+    "anabranch.v1.Cluster",
+];
 
 /// Why the interface is not served.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +66,9 @@ pub async fn serve(
     let aggregates = AggregatesServer::new(api.clone())
         .max_decoding_message_size(bytes_max)
         .max_encoding_message_size(usize::MAX);
+    let conflicts = ConflictsServer::new(api.clone())
+        .max_decoding_message_size(bytes_max)
+        .max_encoding_message_size(usize::MAX);
     let cluster = ClusterServer::new(api.clone());
     let (health, health_service) = health_reporter();
     let reflection = || {
@@ -82,6 +91,7 @@ pub async fn serve(
         .layer(in_our_words(bytes_max))
         .add_service(events)
         .add_service(aggregates)
+        .add_service(conflicts)
         .add_service(cluster)
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
