@@ -168,7 +168,7 @@ impl Client {
         let answer_within = options.attempt_timeout + options.session_wait;
         Asking { portable: true, patience: options.timeout, answer_within }
     }
-    fn session_wait_ms(&self) -> u32 {
+    pub(crate) fn session_wait_ms(&self) -> u32 {
         u32::try_from(self.options().session_wait.as_millis()).unwrap_or(u32::MAX)
     }
 }

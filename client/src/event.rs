@@ -9,6 +9,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::conflicts::Concurrency;
+
 /// An event to append; begin with [`event`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEvent {
@@ -106,6 +108,8 @@ pub struct Event {
     pub revision: u64,
     /// Where it was read.
     pub place: Place,
+    /// What it is concurrent with; only if that was asked for.
+    pub concurrency: Option<Box<Concurrency>>,
 }
 
 /// Where an event was read, in the order it was read in.
@@ -153,6 +157,7 @@ impl TryFrom<v1::RecordedEvent> for Event {
             payload: wire.payload,
             stamp: Stamp(wire.stamp),
             revision: wire.revision,
+            concurrency: wire.concurrency.map(Concurrency::try_from).transpose()?.map(Box::new),
             place: wire.global_position.map_or(Place::Regional(wire.position), Place::Global),
         })
     }

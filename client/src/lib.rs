@@ -26,6 +26,7 @@
 //! - **Sessions** ([`Session`]): reads wait until they can show what this client has written and seen.
 //! - **Exact cursors** ([`Subscription::cursor`]): each event has one, and it resumes in any region.
 //! - **Aggregates** ([`AggregateRef`], [`Field`], [`Query`]): states that the nodes fold from streams.
+//! - **Conflicts** ([`Conflicts`], [`Policy`]): what regions wrote at the same time, and what counts.
 //! - **Back-pressure**: nothing here queues without a bound; a full window is an `await` that waits.
 //!
 //! `examples/` is the manual.
@@ -36,6 +37,7 @@ mod append;
 mod builder;
 mod call;
 mod client;
+mod conflicts;
 mod connect;
 mod error;
 mod event;
@@ -55,6 +57,7 @@ pub use aggregates::{
     Aggregate, AggregateRef, Aggregates, Comparison, DefineError, Defined, Operate, Operation,
     OrderedCounts, OrderedField, OrderedValue, Page, Query, Settled, Standing,
 };
+pub use anabranch_core::conflict::{ConflictId, Policy, Run, Standing as ConflictStanding};
 pub use anabranch_core::cursor::Cursor;
 pub use anabranch_core::event::ProducerTag;
 pub use anabranch_core::{Context, Dot, EventId, Origin, ProducerId, ReadOrder as Order, Stamp};
@@ -64,6 +67,10 @@ pub use anabranch_proto::v1 as wire;
 pub use append::{Append, Appended, Regions, Ticket};
 pub use builder::{BuildError, Builder};
 pub use client::Client;
+pub use conflicts::{
+    Concurrency, ConflictFeed, ConflictNews, ConflictPage, Conflicts, Counted, DeclaredPolicy,
+    FoundConflict, PoliciesKnown, PolicySet, SetPolicyError,
+};
 pub use error::{AppendError, Conflict, Doubt, Malformed, ReadError};
 pub use event::{Event, IntoEvents, NewEvent, Place, event};
 pub use producer::Producer;

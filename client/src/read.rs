@@ -106,6 +106,11 @@ impl Read {
         self.plan.events_max = events;
         self
     }
+    /// Has each event say what it is concurrent with: [`Event::concurrency`].
+    pub fn with_conflicts(mut self) -> Self {
+        self.plan.with_conflicts = true;
+        self
+    }
     /// What to let through.
     pub fn filter(mut self, filter: Filter) -> Self {
         self.plan.filter = Some(filter.into_wire());

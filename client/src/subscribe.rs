@@ -55,6 +55,11 @@ impl Subscribe {
         self.plan.order = Some(order);
         self
     }
+    /// Has each event say what it is concurrent with: [`Event::concurrency`].
+    pub fn with_conflicts(mut self) -> Self {
+        self.plan.with_conflicts = true;
+        self
+    }
     /// What to let through.
     pub fn filter(mut self, filter: Filter) -> Self {
         self.plan.filter = Some(filter.into_wire());

@@ -3,6 +3,7 @@
 mod aggregate;
 mod append;
 mod certs;
+mod conflicts;
 mod connect;
 mod export;
 mod import;
@@ -27,7 +28,7 @@ Exit codes:
   0  done; `verify`: the regions agree
   1  refused or failed, nothing is in doubt; `verify`: the regions differ, or cannot be compared
   2  wrong usage or configuration
-  3  `append`, `import`, `aggregate`: the outcome is unknown, it may have been written
+  3  `append`, `import`, `aggregate`, `conflicts`: the outcome is unknown, it may have been written
   4  `serve`: the node stopped by itself, because it could not go on";
 
 /// An event store that several regions write at the same time.
@@ -46,6 +47,8 @@ enum Command {
     Subscribe(subscribe::Args),
     #[command(subcommand)]
     Aggregate(aggregate::Command),
+    #[command(subcommand)]
+    Conflicts(conflicts::Command),
     Import(import::Args),
     Export(export::Args),
     Status(status::Args),
@@ -120,6 +123,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Read(args) => read::run(args).await,
         Command::Subscribe(args) => subscribe::run(args).await,
         Command::Aggregate(command) => aggregate::run(command).await,
+        Command::Conflicts(command) => conflicts::run(command).await,
         Command::Import(args) => import::run(args).await,
         Command::Export(args) => export::run(args).await,
         Command::Status(args) => status::run(args).await,

@@ -6,6 +6,8 @@ use anabranch_client::{Event, Place};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::conflicts::show::{run_json, standing};
+
 /// How events are printed.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Format {
@@ -65,7 +67,13 @@ fn as_text(event: &Event) -> String {
         Err(_) => format!("({} bytes)", event.payload.len()),
     };
     let Event { stream, revision, kind, dot, .. } = event;
-    format!("{place}  {}  {stream}@{revision}  {kind}  {data}  {dot}", utc(event.unix_ms()))
+    let mut line =
+        format!("{place}  {}  {stream}@{revision}  {kind}  {data}  {dot}", utc(event.unix_ms()));
+    if let Some(found) = &event.concurrency {
+        let with: Vec<_> = found.with.iter().map(|run| run.newest().to_string()).collect();
+        line += &format!("  {}, concurrent with {}", standing(found.standing), with.join(" and "));
+    }
+    line
 }
 
 fn as_json(event: &Event) -> Value {
@@ -87,6 +95,14 @@ fn as_json(event: &Event) -> Value {
     });
     if line["data"].is_null() {
         line["data_hex"] = hex().into();
+    }
+    if let Some(found) = &event.concurrency {
+        line["conflict"] = json!({
+            "standing": standing(found.standing),
+            "with": found.with.iter().map(run_json).collect::<Vec<_>>(),
+            "resolved_by": found.resolved_by.as_ref().map(ToString::to_string),
+            "cut_short": found.cut_short,
+        });
     }
     match event.place {
         Place::Regional(position) => line["position"] = position.into(),

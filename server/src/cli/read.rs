@@ -19,6 +19,9 @@ pub struct Args {
     /// Newest first
     #[arg(long)]
     backwards: bool,
+    /// Say of each event what it is concurrent with, and what became of it
+    #[arg(long)]
+    conflicts: bool,
     /// Stop after so many events; 0 for no limit
     #[arg(long, value_name = "N", default_value_t = 0)]
     limit: u64,
@@ -106,6 +109,9 @@ pub async fn run(args: Args) -> Result<Exit> {
     read = read.filter(args.choice.filter());
     if args.backwards {
         read = read.backwards();
+    }
+    if args.conflicts {
+        read = read.with_conflicts();
     }
     if let Some(from) = args.choice.from {
         read = read.from(from);

@@ -42,6 +42,9 @@ pub struct Args {
     /// Stop after so many events; 0 for no limit
     #[arg(long, value_name = "N", default_value_t = 0)]
     limit: u64,
+    /// Say of each event what it is concurrent with, as far as that is known when it comes
+    #[arg(long)]
+    conflicts: bool,
     #[command(flatten)]
     format: Format,
     #[command(flatten)]
@@ -64,6 +67,9 @@ pub async fn run(args: Args) -> Result<Exit> {
     let client = args.connect.client().await?;
     let mut subscribe = subscribe(&args.target, &client).order(args.choice.order);
     subscribe = subscribe.filter(args.choice.filter());
+    if args.conflicts {
+        subscribe = subscribe.with_conflicts();
+    }
     let saved = args.cursor_file.as_deref().map(load).transpose()?.flatten();
     if let Some(from) = saved.or(args.choice.from.clone()) {
         subscribe = subscribe.from(from);

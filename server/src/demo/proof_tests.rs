@@ -43,6 +43,7 @@ fn event(id: EventId, dot: Dot, stream: &str) -> Event {
         payload: bytes::Bytes::from_static(b"{}"),
         revision: 0,
         place: Place::Regional(0),
+        concurrency: None,
     }
 }
 

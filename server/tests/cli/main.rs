@@ -1,6 +1,7 @@
 //! The binary, as people meet it.
 
 mod aggregate;
+mod conflicts;
 #[path = "../support/ports.rs"]
 mod ports;
 mod region;

@@ -21,7 +21,7 @@ pub struct Region {
 }
 
 impl Region {
-    fn start(&mut self) {
+    pub fn start(&mut self) {
         let mut command = anabranch(["serve", "--log-level", "warn", "--config"]);
         command.arg(&self.config).stderr(Stdio::inherit());
         if let Some(file) = &self.clock_offset {
@@ -36,7 +36,7 @@ impl Region {
     }
 
     /// SIGTERM, and the exit code.
-    fn stop(&mut self) -> Option<i32> {
+    pub fn stop(&mut self) -> Option<i32> {
         terminate(self.process.take().unwrap())
     }
 }
@@ -91,7 +91,7 @@ fn two_regions() -> (TempDir, [Region; 2]) {
     (dir, regions)
 }
 
-fn two_regions_down() -> (TempDir, [Region; 2]) {
+pub fn two_regions_down() -> (TempDir, [Region; 2]) {
     let dir = tempdir().unwrap();
     done(["certs", "init", &dir.path().display().to_string(), "--regions", "eu,us"]);
     let (eu, us) = (ports(), ports());
