@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anabranch_core::order::Mark;
 use anabranch_core::region::{BUCKETS, Region};
-use anabranch_core::{Digest, Origin, RegionName, Seq};
+use anabranch_core::{Digest, Origin, ReadOrder, RegionName, Seq};
 use anabranch_gossip::{LinkState, LinkStatus};
 use anabranch_log::Room;
 use anabranch_proto::convert::{incarnation_bytes, invalid};
@@ -41,6 +41,10 @@ impl Api {
             log_bytes: shard.log_bytes(),
             ..Default::default()
         };
+        for count in shard.conflicts().overview(ReadOrder::Regional).counts.values() {
+            status.conflicts += count.conflicts;
+            status.concurrent_pairs = status.concurrent_pairs.saturating_add(count.pairs);
+        }
         state.region(|region| {
             let origin = region.origin();
             let incarnation = origin.map(|origin| incarnation_bytes(origin.incarnation));

@@ -77,6 +77,13 @@ fn as_text(endpoint: &str, status: &StatusResponse) -> String {
     };
     text +=
         &format!("  global order is final up to {}{waits}\n", HumanCount(status.global_position));
+    if status.conflicts > 0 {
+        text += &format!(
+            "  {} conflicts of {} pairs of events (anabranch conflicts list)\n",
+            HumanCount(status.conflicts),
+            HumanCount(status.concurrent_pairs),
+        );
+    }
     text += &format!("{}\n", nodes(&status.nodes, status.leader));
     text += &format!("{}\n", regions(&status.regions));
     for region in status.regions.iter().filter(|region| !region.problem.is_empty()) {
@@ -196,6 +203,8 @@ fn as_json(endpoint: &str, status: &StatusResponse) -> Value {
         "leader": status.leader,
         "leader_address": status.leader_address,
         "term": status.term,
+        "conflicts": status.conflicts,
+        "concurrent_pairs": status.concurrent_pairs,
         "last_index": status.last_index,
         "applied_index": status.applied_index,
         "position": status.position,

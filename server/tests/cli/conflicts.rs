@@ -77,6 +77,9 @@ fn conflicts_are_found_listed_followed_and_decided() {
     assert!(shown.starts_with("cart  resolver, version 3, since "), "{shown}");
     assert!(shown.contains("; 1 conflicts of 1 pairs of events"), "{shown}");
 
+    let status = done(["status", "--endpoint", &us.endpoint]);
+    assert!(status.contains(" conflicts of "), "{status}");
+
     let resolve =
         |event: &str| run(["conflicts", "resolve", "cart-1", event, "--endpoint", &us.endpoint]);
     let refused = resolve("us:99");
