@@ -129,6 +129,7 @@ async fn find_out(cluster: &mut Cluster, settings: &Settings) -> anyhow::Result<
     evidence.regions = harvest::read(&*sites, &every, seed).await?;
     evidence.selections = harvest::select(&*sites, &evidence.regions, seed).await?;
     evidence.served = nodes.served().await?;
+    evidence.listed = nodes.listed().await?;
     evidence.prints = nodes.prints().await?;
     evidence.blames = nodes.blames(&evidence.expectations.lost, within).await;
     evidence.deaths = cluster.deaths();

@@ -302,6 +302,47 @@ pub struct ServedAggregate {
     pub value: String,
 }
 
+/// The conflicts that a node lists in one order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// The node.
+    pub node: String,
+    /// Its region.
+    pub region: String,
+    /// In which order.
+    #[serde(with = "text")]
+    pub order: Order,
+    /// All of them.
+    pub conflicts: Vec<ListedConflict>,
+}
+
+/// A conflict as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedConflict {
+    /// Its name.
+    pub id: String,
+    /// Place of its first event.
+    pub position: u64,
+    /// The stream.
+    pub stream: String,
+    /// The events that came second.
+    pub events: ListedRun,
+    /// Those that came first.
+    pub against: Vec<ListedRun>,
+}
+
+/// Of one stream, all events of an origin from one to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedRun {
+    /// The first.
+    #[serde(with = "text")]
+    pub first: Dot,
+    /// Number of the last.
+    pub last: u64,
+    /// How many.
+    pub events: u64,
+}
+
 /// Everything the checks look at.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Evidence {
@@ -313,6 +354,8 @@ pub struct Evidence {
     pub selections: Vec<Selection>,
     /// What nodes serve of aggregates in the end.
     pub served: Vec<Served>,
+    /// What nodes list of conflicts in the end.
+    pub listed: Vec<Listed>,
     /// What regions showed before they were lost, if somebody read them.
     pub before_loss: BTreeMap<String, RegionRead>,
     /// What each node holds in the end.

@@ -9,8 +9,8 @@ use anabranch_client::{Order, Origin};
 use serde::{Deserialize, Serialize};
 
 use crate::evidence::{
-    Blame, Death, Evidence, Expectations, Print, Recovery, RegionRead, Seen, Selection, Served,
-    Subscribed,
+    Blame, Death, Evidence, Expectations, Listed, Print, Recovery, RegionRead, Seen, Selection,
+    Served, Subscribed,
 };
 use crate::note::Note;
 use crate::observation::Observation;
@@ -57,6 +57,7 @@ enum Line<'a> {
     },
     Selection(Cow<'a, Selection>),
     Served(Cow<'a, Served>),
+    Listed(Cow<'a, Listed>),
     Print {
         node: Cow<'a, str>,
         #[serde(flatten)]
@@ -113,6 +114,7 @@ impl Evidence {
             push(out, &Line::Selection(Cow::Borrowed(selection)));
         }
         self.served.iter().for_each(|served| push(out, &Line::Served(Cow::Borrowed(served))));
+        self.listed.iter().for_each(|listed| push(out, &Line::Listed(Cow::Borrowed(listed))));
         for (node, print) in &self.prints {
             push(out, &Line::Print { node: node.into(), print: Cow::Borrowed(print) });
         }
@@ -167,6 +169,7 @@ impl Evidence {
             }
             Line::Selection(selection) => self.selections.push(selection.into_owned()),
             Line::Served(served) => self.served.push(served.into_owned()),
+            Line::Listed(listed) => self.listed.push(listed.into_owned()),
             Line::Print { node, print } => {
                 self.prints.insert(node.into_owned(), print.into_owned());
             }

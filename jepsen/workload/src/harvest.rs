@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use anabranch_client::wire::StatusResponse;
 use anabranch_client::{
-    Client, Context as Frontier, Filter, Order, Origin, Read, ReadError, Stamp,
+    Client, Context as Frontier, Filter, Order, Origin, Read, ReadError, Run, Stamp,
 };
 use anabranch_core::event::category;
 use anabranch_core::{Incarnation, RegionName, ShardId};
 use anabranch_history::defined::CATEGORIES;
 use anabranch_history::evidence::{
-    Blame, Part, Print, RegionRead, Seen, Selection, Served, ServedAggregate,
+    Blame, Listed, ListedConflict, ListedRun, Part, Print, RegionRead, Seen, Selection, Served,
+    ServedAggregate,
 };
 use anabranch_history::ledger::Ledger;
 use anabranch_history::observation::Observation;
@@ -176,6 +177,24 @@ impl Nodes {
         Ok(served)
     }
 
+    /// Asks every node for all conflicts, in both orders.
+    ///
+    /// # Errors
+    /// If a node does not answer.
+    pub async fn listed(&self) -> anyhow::Result<Vec<Listed>> {
+        let mut listed = Vec::new();
+        for Node { name, region, client, .. } in &self.nodes {
+            for order in [Order::Regional, Order::Global] {
+                let asking = || format!("ask {name} for its conflicts");
+                let asked = timeout(PRINT_WAIT, conflicts(client, order));
+                let conflicts = asked.await.with_context(asking)?.with_context(asking)?;
+                let (node, region) = (name.clone(), region.clone());
+                listed.push(Listed { node, region, order, conflicts });
+            }
+        }
+        Ok(listed)
+    }
+
     async fn standings(&self) -> Vec<(String, Option<Standing>)> {
         let mut standings = Vec::new();
         for node in &self.nodes {
@@ -222,6 +241,27 @@ impl Node {
             observation.global_chain = Some(print.global_chain);
         }
         Some(observation)
+    }
+}
+
+/// All conflicts in an order.
+async fn conflicts(client: &Client, order: Order) -> anyhow::Result<Vec<ListedConflict>> {
+    let run = |run: &Run| ListedRun { first: run.oldest(), last: run.last.0, events: run.events };
+    let mut asking = client.conflicts().order(order).limit(1000);
+    let mut all = Vec::new();
+    loop {
+        let page = asking.page().await?;
+        all.extend(page.conflicts.into_iter().map(|found| ListedConflict {
+            id: found.id.to_string(),
+            position: found.position,
+            events: run(&found.events),
+            against: found.against.iter().map(run).collect(),
+            stream: found.stream,
+        }));
+        if !page.more {
+            return Ok(all);
+        }
+        asking = asking.after(page.cursor);
     }
 }
 

@@ -7,7 +7,7 @@
 //! Where a region was lost for good the global order waits, so it is compared as far as it goes
 //! (`global_order.rs`) and need not be complete.
 //!
-//! It cannot see: aggregates and conflicts (not built yet), and what a hash of 16 bytes hides.
+//! It cannot see: aggregates and conflicts (checks of their own), and what a hash of 16 bytes hides.
 
 use std::collections::BTreeSet;
 

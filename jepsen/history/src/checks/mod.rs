@@ -7,6 +7,7 @@
 pub mod aggregates;
 pub mod answers;
 pub mod atomic;
+pub mod conflicts;
 pub mod converge;
 pub mod cursor;
 pub mod durable;
@@ -35,7 +36,7 @@ pub use crate::verdict::{Broken, Verdict};
 pub type Check = fn(&Case<'_>) -> Verdict;
 
 /// All laws.
-pub const ALL: [Check; 20] = [
+pub const ALL: [Check; 21] = [
     processes::check,
     recovery::check,
     durable::check,
@@ -51,6 +52,7 @@ pub const ALL: [Check; 20] = [
     honesty::check,
     selections::check,
     aggregates::check,
+    conflicts::check,
     atomic::check,
     fencing::check,
     walks::check,

@@ -67,6 +67,7 @@ pub(crate) fn sound() -> Evidence {
         regions: regions.into(),
         selections,
         served: Vec::new(),
+        listed: Vec::new(),
         before_loss: BTreeMap::new(),
         prints: prints.into(),
         blames: blames.into(),

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_history::Ledger;
-use anabranch_history::evidence::{Blame, Print, RegionRead, Selection, Served, Subscribed};
+use anabranch_history::evidence::{
+    Blame, Listed, Print, RegionRead, Selection, Served, Subscribed,
+};
 use anabranch_workload::harvest::{self, Agreed, Nodes};
 use anabranch_workload::{Plan, Sites, Workload};
 use parking_lot::Mutex;
@@ -46,6 +48,8 @@ pub struct Gathered {
     pub selections: Vec<Selection>,
     /// What nodes serve of aggregates.
     pub served: Vec<Served>,
+    /// What nodes list of conflicts.
+    pub listed: Vec<Listed>,
     /// What nodes hold.
     pub prints: BTreeMap<String, Print>,
     /// Whom nodes wait for.
@@ -151,6 +155,11 @@ pub async fn judge(
         Ok(Ok(served)) => shared.lock().served = served,
         Ok(Err(error)) => shared.lock().unread.push(format!("{error:#}")),
         Err(_) => shared.lock().unread.push("read aggregates: takes too long".into()),
+    }
+    match timeout(READING, nodes.listed()).await {
+        Ok(Ok(listed)) => shared.lock().listed = listed,
+        Ok(Err(error)) => shared.lock().unread.push(format!("{error:#}")),
+        Err(_) => shared.lock().unread.push("read conflicts: takes too long".into()),
     }
     let blames = nodes.blames(&lost, patience).await;
     shared.lock().blames = blames;

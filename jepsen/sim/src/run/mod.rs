@@ -293,6 +293,7 @@ impl Run {
             regions: gathered.regions,
             selections: gathered.selections,
             served: gathered.served,
+            listed: gathered.listed,
             prints: gathered.prints,
             blames: gathered.blames,
             subscribed: gathered.subscribed,
