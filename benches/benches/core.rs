@@ -6,9 +6,10 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use anabranch_bench::sample::{self, Author};
+use anabranch_core::conflict::{Recent, Run};
 use anabranch_core::order::{Finality, Merge, Mergeable};
 use anabranch_core::region::{Outcome, Region};
-use anabranch_core::{Command, Context, Digest, Group, Seq, Stamp};
+use anabranch_core::{Command, Context, Digest, Dot, Group, Seq, Stamp};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 const PAYLOAD: usize = 256;
@@ -44,6 +45,38 @@ fn decode_and_apply(c: &mut Criterion) {
                 region
             };
             b.iter_batched(|| sample::born("eu"), apply, BatchSize::LargeInput);
+        });
+    }
+    group.finish();
+}
+
+/// What a follower does with each group's events of a stream: two regions write to 1,000 streams by turns,
+/// and see each other's at once, or only after a thousand groups.
+fn find_conflicts(c: &mut Criterion) {
+    const GROUPS: u64 = 100_000;
+    const STREAMS: usize = 1000;
+    let origins = ["eu", "us"].map(|region| {
+        sample::born(region).origin().cloned().expect("a region that is born has one")
+    });
+    let mut group = c.benchmark_group("find_conflicts");
+    group.throughput(Throughput::Elements(GROUPS));
+    for behind in [0, 1000] {
+        group.bench_function(BenchmarkId::from_parameter(behind), |b| {
+            b.iter(|| {
+                let mut streams = vec![Recent::default(); STREAMS];
+                let mut found = 0;
+                for at in 0..GROUPS {
+                    let (own, other) = (&origins[at as usize % 2], &origins[(at as usize + 1) % 2]);
+                    let dot = Dot { origin: own.clone(), seq: Seq(at / 2 + 1) };
+                    let held = Seq(at.div_ceil(2).saturating_sub(behind));
+                    let context = [(other.clone(), held)].into_iter().collect();
+                    let recent = &mut streams[(at / 2) as usize % STREAMS];
+                    recent.prune(&context);
+                    let events = Run::of(&dot, Stamp(at));
+                    found += recent.feed(&events, at, &context).len();
+                }
+                black_box(found)
+            });
         });
     }
     group.finish();
@@ -141,6 +174,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = sequence_and_encode, decode_and_apply, check_group, merge_global_order
+    targets = sequence_and_encode, decode_and_apply, check_group, find_conflicts, merge_global_order
 }
 criterion_main!(benches);

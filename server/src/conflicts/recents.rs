@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::rows::Keys;
 
 /// Bytes of memory for all streams.
-const MEMORY_MAX: usize = if cfg!(test) { 4 * 1024 } else { 32 * 1024 * 1024 };
+const MEMORY_MAX: usize = if cfg!(test) { 1024 } else { 32 * 1024 * 1024 };
 /// Groups of one stream that are kept; the oldest are forgotten.
 const PARTS_MAX: usize = if cfg!(test) { 1000 } else { 500_000 };
 /// Streams and bytes that go to disk in one write.

@@ -229,7 +229,7 @@ async fn followed(seed: u64, mut restart: impl FnMut(&mut Rng, Kept) -> Kept) {
             0 => sites[at].close(ms),
             1..5 => sites[at].import(&sites[(at + 1) % 3], 1 + rng.below(6) as usize),
             5 => {
-                kept[at].follow();
+                kept[at].insist();
                 if rng.below(2) == 0 {
                     kept[at].flush();
                 }
