@@ -110,6 +110,7 @@ async fn all_kinds_of_clients_get_something_done_and_every_law_holds() {
     evidence.regions = harvest::read(&*sites, &every, 1).await.unwrap();
     evidence.selections = harvest::select(&*sites, &evidence.regions, 1).await.unwrap();
     evidence.served = nodes.served().await.unwrap();
+    evidence.listed = nodes.listed().await.unwrap();
     evidence.prints = nodes.prints().await.unwrap();
     evidence.blames = nodes.blames(&evidence.expectations.lost, WITHIN).await;
     evidence.history = ledger.history();

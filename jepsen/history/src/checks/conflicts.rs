@@ -8,7 +8,7 @@
 //! It cannot see: pairs with events of a region that was lost, or of an earlier life of a region, since
 //! nobody shows what that one held; and what was listed while the faults went on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use anabranch_client::{Dot, Order, Origin};
 use anabranch_core::Seq;
@@ -17,7 +17,8 @@ use super::{Broken, Verdict};
 use crate::case::Case;
 use crate::evidence::{Evidence, Listed, ListedConflict, ListedRun};
 
-type Pair = (Dot, Dot);
+/// Two events by their numbers in [`Known`], the lower one first. There may be millions of pairs.
+type Pair = (u32, u32);
 
 /// Holds the lists of all nodes against the orders that regions show, and against each other.
 pub fn check(case: &Case<'_>) -> Verdict {
@@ -35,15 +36,14 @@ pub fn check(case: &Case<'_>) -> Verdict {
             continue;
         }
         verdict.check(told == wanted, || {
-            let lacks: Vec<_> = wanted.difference(&told).take(2).collect();
-            let adds: Vec<_> = told.difference(&wanted).take(2).collect();
+            let (lacks, adds) = (known.named(&wanted, &told), known.named(&told, &wanted));
             let words = format!(
                 "{name} lists {} concurrent pairs, there are {}; lacks {lacks:?}, has besides {adds:?}",
                 told.len(),
                 wanted.len()
             );
-            let odd = lacks.iter().chain(&adds).flat_map(|(one, other)| [one, other]);
-            odd.fold(Broken::new(words), |broken, dot| broken.dot(dot).ops(case.op_of(dot)))
+            let odd = lacks.into_iter().chain(adds).flatten();
+            odd.fold(Broken::new(words), |broken, dot| broken.dot(&dot).ops(case.op_of(&dot)))
         });
     }
     compare(&mut verdict, evidence);
@@ -71,77 +71,127 @@ fn compare(verdict: &mut Verdict, evidence: &Evidence) {
 }
 
 /// Which events there are, and what each region held when.
-struct Known {
-    /// Of each origin that shows its log: the place of every event in it.
-    places: BTreeMap<Origin, BTreeMap<Dot, usize>>,
-    /// By stream, the events of these origins.
-    streams: BTreeMap<String, BTreeSet<Dot>>,
+#[derive(Default)]
+struct Known<'a> {
+    /// Origins that show their logs.
+    origins: Vec<&'a Origin>,
+    /// Their events; a number names the one at its place.
+    events: Vec<Event>,
+    /// By stream, the numbers of its events, by origin and place within it.
+    streams: BTreeMap<&'a str, Vec<u32>>,
 }
 
-impl Known {
-    fn of(evidence: &Evidence) -> Self {
-        let (mut places, mut streams) = (BTreeMap::new(), BTreeMap::new());
-        for (region, read) in &evidence.regions {
-            let Some(own) = read.own(region) else { continue };
-            let dots = read.regional.iter().map(|seen| seen.dot.clone());
-            places.insert(own.clone(), dots.zip(0..).collect::<BTreeMap<_, _>>());
-        }
-        for seen in evidence.regions.values().flat_map(|read| &read.regional) {
-            if places.contains_key(&seen.dot.origin) {
-                let of = streams.entry(seen.stream.clone()).or_insert_with(BTreeSet::new);
-                of.insert(seen.dot.clone());
+struct Event {
+    /// Of `origins`.
+    origin: usize,
+    seq: u64,
+    /// Of each origin, what this event's region held of it when it made the event.
+    held: Vec<u64>,
+}
+
+impl<'a> Known<'a> {
+    fn of(evidence: &'a Evidence) -> Self {
+        let mut known = Self::default();
+        let shown = evidence.regions.iter();
+        let own = shown.filter_map(|(region, read)| Some((read.own(region)?, &read.regional)));
+        let logs: Vec<_> = own.collect();
+        known.origins = logs.iter().map(|(origin, _)| *origin).collect();
+        for (at, (_, log)) in logs.iter().enumerate() {
+            let mut held = vec![0; logs.len()];
+            for seen in *log {
+                let Some(origin) = known.origin(&seen.dot.origin) else { continue };
+                if origin == at {
+                    let number = known.events.len() as u32;
+                    known.streams.entry(&seen.stream).or_default().push(number);
+                    let seq = seen.dot.seq.0;
+                    known.events.push(Event { origin, seq, held: held.clone() });
+                }
+                held[origin] = held[origin].max(seen.dot.seq.0);
             }
         }
-        Self { places, streams }
+        known
+    }
+
+    fn origin(&self, origin: &Origin) -> Option<usize> {
+        self.origins.iter().position(|known| *known == origin)
+    }
+    fn event(&self, number: u32) -> &Event {
+        &self.events[number as usize]
+    }
+    fn dot(&self, number: u32) -> Dot {
+        let Event { origin, seq, .. } = self.event(number);
+        Dot { origin: self.origins[*origin].clone(), seq: Seq(*seq) }
     }
 
     /// Whether `one` was there when the region of `other` made `other`.
-    fn is_before(&self, one: &Dot, other: &Dot) -> bool {
-        let log = &self.places[&other.origin];
-        matches!((log.get(one), log.get(other)), (Some(one), Some(other)) if one < other)
+    fn is_before(&self, one: &Event, other: &Event) -> bool {
+        one.seq <= other.held[one.origin]
     }
 
-    fn concurrent(&self) -> BTreeSet<Pair> {
-        let mut pairs = BTreeSet::new();
-        for dots in self.streams.values() {
-            for one in dots {
-                for other in dots.range(one..).filter(|other| other.origin != one.origin) {
-                    if !self.is_before(one, other) && !self.is_before(other, one) {
-                        pairs.insert((one.clone(), other.clone()));
+    /// All pairs, sorted.
+    fn concurrent(&self) -> Vec<Pair> {
+        let mut pairs = Vec::new();
+        for numbers in self.streams.values() {
+            for (nth, low) in numbers.iter().enumerate() {
+                let one = self.event(*low);
+                for high in &numbers[nth + 1..] {
+                    let other = self.event(*high);
+                    let apart = one.origin != other.origin;
+                    if apart && !self.is_before(one, other) && !self.is_before(other, one) {
+                        pairs.push((*low, *high));
                     }
                 }
             }
         }
+        pairs.sort_unstable();
         pairs
     }
 
-    fn events(&self, stream: &str, run: &ListedRun) -> Vec<&Dot> {
-        let last = Dot { origin: run.first.origin.clone(), seq: Seq(run.last) };
-        let of = self.streams.get(stream);
-        of.map(|dots| dots.range(run.first.clone()..=last).collect()).unwrap_or_default()
+    /// The first few of the sorted `pairs` that are not among the sorted `others`.
+    fn named(&self, pairs: &[Pair], others: &[Pair]) -> Vec<[Dot; 2]> {
+        let lacking = pairs.iter().filter(|pair| others.binary_search(pair).is_err());
+        lacking.take(2).map(|(low, high)| [self.dot(*low), self.dot(*high)]).collect()
     }
 
-    /// The pairs of a list, as far as they are of origins that are known.
-    fn told(&self, verdict: &mut Verdict, name: &str, listed: &Listed) -> BTreeSet<Pair> {
-        let mut pairs = BTreeSet::new();
+    /// The numbers of a run's events; none if its origin does not show its log.
+    fn run(&self, stream: &str, run: &ListedRun) -> Option<&[u32]> {
+        let origin = self.origin(&run.first.origin)?;
+        let numbers = self.streams.get(stream).map_or(&[][..], |numbers| numbers);
+        let place = |number: u32| (self.event(number).origin, self.event(number).seq);
+        let from = numbers.partition_point(|number| place(*number) < (origin, run.first.seq.0));
+        let to = numbers.partition_point(|number| place(*number) <= (origin, run.last));
+        Some(&numbers[from..to.max(from)])
+    }
+
+    /// The pairs of a list, as far as they are of origins that are known, sorted.
+    fn told(&self, verdict: &mut Verdict, name: &str, listed: &Listed) -> Vec<Pair> {
+        let mut pairs = Vec::new();
         for ListedConflict { stream, events, against, .. } in &listed.conflicts {
-            for run in against.iter().chain([events]) {
-                let known = self.places.contains_key(&run.first.origin);
-                let held = self.events(stream, run).len() as u64;
-                verdict.check(!known || held == run.events, || {
+            let mut of = |run: &ListedRun| {
+                let Some(numbers) = self.run(stream, run) else { return &[][..] };
+                let held = numbers.len() as u64;
+                verdict.check(held == run.events, || {
                     format!(
                         "{name}: {run:?} of {stream} counts other events than the {held} there are"
                     )
                 });
-            }
-            for one in self.events(stream, events) {
-                for other in against.iter().flat_map(|run| self.events(stream, run)) {
-                    let (low, high) = if one < other { (one, other) } else { (other, one) };
-                    let new = pairs.insert((low.clone(), high.clone()));
-                    verdict.check(new, || format!("{name} lists {low} and {high} twice"));
-                }
+                numbers
+            };
+            let ones = of(events);
+            for others in against.iter().map(&mut of) {
+                let both = ones.iter().flat_map(|one| others.iter().map(move |other| (one, other)));
+                pairs.extend(both.map(|(one, other)| (*one.min(other), *one.max(other))));
             }
         }
+        pairs.sort_unstable();
+        for twice in pairs.chunk_by(|one, other| one == other).filter(|same| same.len() > 1) {
+            verdict.check(false, || {
+                let [low, high] = [self.dot(twice[0].0), self.dot(twice[0].1)];
+                format!("{name} lists {low} and {high} {} times", twice.len())
+            });
+        }
+        pairs.dedup();
+        verdict.facts += pairs.len() as u64;
         pairs
     }
 }
