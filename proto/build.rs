@@ -7,6 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "anabranch/v1/aggregates.proto",
         "anabranch/v1/conflicts.proto",
         "anabranch/internal/v1/raft.proto",
+        "anabranch/internal/v1/carried.proto",
     ];
     for file in files {
         println!("cargo:rerun-if-changed={file}");

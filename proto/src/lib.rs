@@ -1,6 +1,7 @@
 //! The wire contract: `anabranch/v1/*.proto`, generated, and conversions from and to core's types.
 #![deny(missing_docs)]
 
+pub mod carried;
 pub mod conflicts;
 pub mod convert;
 
@@ -12,8 +13,13 @@ pub mod v1 {
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/anabranch.v1.bin"));
 }
 
-/// Between the nodes of one region.
-#[allow(missing_docs)]
+/// Between the nodes of one region, and between regions.
 pub mod internal {
-    tonic::include_proto!("anabranch.internal.v1");
+    pub use v1::*;
+
+    // As deep as its package: what is generated names `anabranch.v1` from there.
+    #[allow(missing_docs, clippy::doc_markdown, clippy::large_enum_variant)]
+    mod v1 {
+        tonic::include_proto!("anabranch.internal.v1");
+    }
 }

@@ -125,8 +125,21 @@ impl Node {
         let known = gossip_known.clone();
         let parts = parts(&config, &environment, &identity, &certificates, known).await?;
         let shards = open_shards(&config, &folder, parts).await?;
+        let api = Api::new(ApiParts {
+            identity: Arc::clone(&identity),
+            shards: shards.clone(),
+            gossip: gossip_known,
+            net: Arc::clone(&environment.net),
+            clock: Arc::clone(&environment.clock),
+            tls: config.tls.api.then(|| api_tls(&config, &certificates.raft)),
+            settings: api_settings(&config),
+        });
+        let served = |(id, shard): (&ShardId, &Shard)| {
+            (*id, Served { source: shard.source(), answer: Some(api.answerer()) })
+        };
+        let served = shards.iter().map(served).collect();
         let gossip =
-            start_gossip(&config, &folder, &environment, &certificates, gossip_world, &shards);
+            start_gossip(&config, &folder, &environment, &certificates, gossip_world, served);
         let gossip = match gossip {
             Ok(gossip) => gossip,
             Err(error) => {
@@ -139,15 +152,6 @@ impl Node {
         let service = RaftService::new(Arc::clone(&identity));
         shards.values().for_each(|shard| service.mount(shard.raft()));
         let failed = watch::Sender::new(None);
-        let api = Api::new(ApiParts {
-            identity,
-            shards: shards.clone(),
-            gossip: gossip_known,
-            net: environment.net,
-            clock: environment.clock,
-            tls: config.tls.api.then(|| api_tls(&config, &certificates.raft)),
-            settings: api_settings(&config),
-        });
         let served = (service.clone(), api.operator());
         let raft = serve_raft(raft_listener, served, certificates.raft, &failed);
         let api = serve_api(api_listener, api, &failed);
@@ -383,7 +387,7 @@ fn start_gossip(
     environment: &Environment,
     certificates: &Certificates,
     world: anabranch_gossip::Environment,
-    shards: &BTreeMap<ShardId, Shard>,
+    served: BTreeMap<ShardId, Served>,
 ) -> Result<Gossip, StartError> {
     let mut seed = [0; 32];
     seed[..16].copy_from_slice(&environment.seeds.next_u128().to_le_bytes());
@@ -397,8 +401,6 @@ fn start_gossip(
         reset_key: folder.reset_key(),
         tuning: Tuning { read_on: read_on(), ..Tuning::DEFAULT },
     };
-    let served = |shard: &Shard| Served { source: shard.source(), answer: None };
-    let served = shards.iter().map(|(id, shard)| (*id, served(shard))).collect();
     Ok(Gossip::start(gossip, &certificates.gossip, world, served)?)
 }
 

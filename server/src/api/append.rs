@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-use super::forward::{answer, name_leader, no_answer, passed_on, was_forwarded};
+use super::forward::{answer, hops, name_leader, no_answer, passed_on, set_hops, was_forwarded};
 use super::refusal::{not_leader, of_append, unknown};
 use super::validate::{check, submission};
 use super::{Api, forward};
@@ -42,7 +42,7 @@ impl Api {
         let result = match (&leader, leadership.mine) {
             (_, true) => self.append_here(shard, message, began, deadline).await,
             (Some(address), false) if !was_forwarded(&metadata) => {
-                self.append_there(address, message, deadline).await
+                self.append_there(address, message, hops(&metadata), deadline).await
             }
             (known, false) => {
                 Err(not_leader("this node does not lead the shard", known.as_deref()))
@@ -83,6 +83,7 @@ impl Api {
         &self,
         address: &str,
         message: v1::AppendRequest,
+        hops: u32,
         deadline: Instant,
     ) -> Result<Response<v1::AppendResponse>, Status> {
         let channel = self.inner.leaders.channel(address)?;
@@ -92,7 +93,9 @@ impl Api {
             .max_encoding_message_size(bytes_max);
         let began = Instant::now();
         let left = deadline.saturating_duration_since(began);
-        match timeout_at(deadline, leader.append(passed_on(message, left))).await {
+        let mut request = passed_on(message, left);
+        set_hops(request.metadata_mut(), hops);
+        match timeout_at(deadline, leader.append(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(status)) => Err(answer(status, address, began.elapsed())),
             Err(_) => {
@@ -103,7 +106,7 @@ impl Api {
     }
 
     /// This node's own address, as the shard's members know it.
-    fn own_address(&self, shard: &Shard) -> String {
+    pub(super) fn own_address(&self, shard: &Shard) -> String {
         let leader = shard.raft().leadership().borrow().leader.clone();
         leader.map(|(_, node)| node.api_address).unwrap_or_default()
     }

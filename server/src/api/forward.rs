@@ -17,6 +17,8 @@ use super::refusal::{lost, not_leader, unknown};
 use super::settings::ApiTls;
 use crate::env::{Net, dial};
 
+/// Request metadata that counts the regions that a request was carried to.
+pub(super) const HOPS: &str = "anabranch-hops";
 /// Request metadata of a request that was passed on.
 pub(super) const FORWARDED: &str = "anabranch-forwarded";
 /// Response metadata that names the leader.
@@ -77,6 +79,17 @@ impl Leaders {
 /// Whether a request was passed on already.
 pub(super) fn was_forwarded(metadata: &MetadataMap) -> bool {
     metadata.contains_key(FORWARDED)
+}
+
+/// Regions that a request was carried to already. What is no number is taken for more than is allowed.
+pub(super) fn hops(metadata: &MetadataMap) -> u32 {
+    let Some(told) = metadata.get(HOPS) else { return 0 };
+    told.to_str().ok().and_then(|told| told.parse().ok()).unwrap_or(u32::MAX)
+}
+
+/// Says to how many regions a request was carried.
+pub(super) fn set_hops(metadata: &mut MetadataMap, hops: u32) {
+    metadata.insert(HOPS, hops.into());
 }
 
 /// A request to be passed on, to be answered within `within`.

@@ -5,12 +5,16 @@
 //! ([`crate::read`]); appends are checked here ([`validate`]) and sequenced by the shard's leader: if
 //! that is another node, the request is passed on to it once ([`forward`]), so a caller need not know.
 //!
+//! An append to a stream whose home is another region is carried there, and what comes of it back
+//! ([`carry`]).
+//!
 //! What is refused is refused before anything is written, with a reason that a program can read
 //! ([`refusal`]); what may have been written is never called refused.
 
 mod admission;
 mod aggregates;
 mod append;
+mod carry;
 mod cluster;
 mod concurrency;
 mod conditions;

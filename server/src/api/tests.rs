@@ -1,3 +1,5 @@
+mod carried;
+mod cluster;
 mod served;
 
 use std::io::Error;

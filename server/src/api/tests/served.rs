@@ -1,15 +1,10 @@
 //! The services as callers meet them: over gRPC, at the nodes of a small region.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_core::event::ProducerTag;
-use anabranch_core::{Context, Limits, NodeId, ProducerId, RegionName, SessionToken, ShardId};
-use anabranch_log::LogOptions;
-use anabranch_log::derived::MemoryCheckpoints;
-use anabranch_log::disk::MemoryDisk;
+use anabranch_core::{Context, Limits, ProducerId, SessionToken};
 use anabranch_proto::v1::aggregates_client::AggregatesClient;
 use anabranch_proto::v1::cluster_client::ClusterClient;
 use anabranch_proto::v1::events_client::EventsClient;
@@ -17,9 +12,7 @@ use anabranch_proto::v1::read_request::{All, Target};
 use anabranch_proto::v1::read_response::Frame;
 use anabranch_proto::v1::refusal::Reason;
 use anabranch_proto::v1::{self, expectation};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_health::pb::HealthCheckRequest;
@@ -30,106 +23,14 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
+use super::cluster::{Cluster, SOON};
 use super::{append_of, event, expect, reason};
+use crate::api::ApiSettings;
 use crate::api::forward::{Leaders, answer};
 use crate::api::refusal::of_append;
-use crate::api::{Api, ApiParts, ApiSettings, serve};
-use crate::env::{Net, OsSeeds, RealStorage, SystemClock, TokioNet};
-use crate::raft::{self, Identity, Node, RaftService, Timings};
-use crate::shard::{AppendError, Shard, ShardConfig, ShardParts};
-
-/// How long a test waits for something that should happen soon, on a busy machine.
-const SOON: Duration = Duration::from_secs(30);
-
-/// Nodes of one region over loopback, with their API, without other regions.
-struct Cluster {
-    addresses: Vec<String>,
-    shards: Vec<Shard>,
-    _tasks: JoinSet<()>,
-}
-
-impl Cluster {
-    async fn start(nodes: u64) -> Self {
-        Self::start_with(nodes, ApiSettings::default()).await
-    }
-    async fn start_with(nodes: u64, settings: ApiSettings) -> Self {
-        let mut tasks = JoinSet::new();
-        let mut members = BTreeMap::new();
-        let mut listeners = Vec::new();
-        for node in 1..=nodes {
-            let raft = TokioNet.listen("127.0.0.1:0").await.unwrap();
-            let api = TokioNet.listen("127.0.0.1:0").await.unwrap();
-            let raft_address = raft.local_addr().unwrap().to_string();
-            let api_address = api.local_addr().unwrap().to_string();
-            members.insert(node, Node { raft_address, api_address });
-            listeners.push((raft, api));
-        }
-        let mut shards = Vec::new();
-        for (node, (raft, api)) in (1..).zip(listeners) {
-            let region = RegionName::new("eu").unwrap();
-            let identity = Arc::new(Identity::new(region.clone(), NodeId(node)));
-            let (net, clock): (Arc<dyn Net>, _) =
-                (Arc::new(TokioNet), Arc::new(SystemClock::new()));
-            // No gossip: the sender is gone, the value stays.
-            let gossip = watch::channel(None).1;
-            let config = ShardConfig {
-                shard: ShardId(0),
-                dir: PathBuf::from("shard-0"),
-                members: vec![region],
-                timings: Timings::default(),
-                drift_max: Duration::from_secs(10),
-                log: LogOptions::new([7; 16]),
-            };
-            let parts = ShardParts {
-                identity: Arc::clone(&identity),
-                disk: Arc::new(MemoryDisk::new(node)),
-                checkpoints: Arc::new(MemoryCheckpoints::default()),
-                storage: Arc::new(RealStorage),
-                net: Arc::clone(&net),
-                tls: None,
-                clock: clock.clone(),
-                seeds: Arc::new(OsSeeds),
-                gossip: gossip.clone(),
-            };
-            let shard = Shard::open(config, parts).await.unwrap();
-            let service = RaftService::new(Arc::clone(&identity));
-            service.mount(shard.raft());
-            tasks.spawn(async move {
-                raft::serve(raft, service, None, std::future::pending()).await.unwrap();
-            });
-            let shards_here = BTreeMap::from([(ShardId(0), shard.clone())]);
-            let settings = settings.clone();
-            let parts =
-                ApiParts { identity, shards: shards_here, gossip, net, clock, tls: None, settings };
-            let api_service = Api::new(parts);
-            tasks.spawn(async move {
-                serve(api, api_service, std::future::pending()).await.unwrap();
-            });
-            shards.push(shard);
-        }
-        let addresses = members.values().map(|node| node.api_address.clone()).collect();
-        shards[0].raft().initialize(members).await.unwrap();
-        let cluster = Self { addresses, shards, _tasks: tasks };
-        let born = |shard: &Shard| shard.state().region(|region| region.origin().is_some());
-        let until = Instant::now() + SOON;
-        while !cluster.shards.iter().all(born) {
-            assert!(Instant::now() < until, "the log is born");
-            sleep(Duration::from_millis(20)).await;
-        }
-        cluster
-    }
-
-    fn leads(&self, node: usize) -> bool {
-        self.shards[node].raft().leadership().borrow().mine
-    }
-    async fn channel(&self, node: usize) -> Channel {
-        let address = format!("http://{}", self.addresses[node]);
-        Channel::from_shared(address).unwrap().connect().await.unwrap()
-    }
-    async fn events(&self, node: usize) -> EventsClient<Channel> {
-        EventsClient::new(self.channel(node).await)
-    }
-}
+use crate::env::TokioNet;
+use crate::raft::Node;
+use crate::shard::AppendError;
 
 fn read_all() -> v1::ReadRequest {
     v1::ReadRequest { target: Some(Target::All(All {})), ..Default::default() }
