@@ -192,6 +192,10 @@ async fn an_append_is_carried_to_two_regions_and_not_further() {
     let refused = carry(HOPS_MAX).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
     assert!(matches!(reason(&refused), Reason::NotLeader(known) if known.leader.is_empty()));
+    assert!(
+        refused.message().starts_with("the home of the stream moves"),
+        "not asked: {refused:?}"
+    );
     // Nor does a region take one that says it was.
     let far = anabranch_proto::carried::append(HOPS_MAX + 1, append_of(vec![event("bed-1")]));
     let gossip = world.regions[EU].gossip[0].borrow().clone().unwrap();
