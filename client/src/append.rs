@@ -281,7 +281,10 @@ impl Sending {
                 }
                 Err(failure) => failure,
             };
-            if !matches!(failure, Failure::Final(_) | Failure::Later { .. }) {
+            if !matches!(
+                failure,
+                Failure::Final(_) | Failure::Later { .. } | Failure::Homeless { .. }
+            ) {
                 self.region().not_leader(&node);
             }
             let jitter = self.client.jitter();

@@ -82,8 +82,8 @@ pub enum AppendError {
         /// What was written.
         appended: Box<Appended>,
     },
-    /// The stream has a home, and that region could not be asked until the deadline.
-    #[error("{stream} is homed in {home}, which could not be asked")]
+    /// The stream was on its way to this home all the time. Try again.
+    #[error("{stream} is on its way to its home {home}, epoch {epoch}")]
     NotHome {
         /// Name of the stream, or of the category that was to be handed over.
         stream: String,
@@ -91,6 +91,19 @@ pub enum AppendError {
         home: String,
         /// Which of the stream's homes, from 1.
         epoch: u32,
+    },
+    /// The stream has a home, and the region that was asked could not hand the append to it. Reads go on;
+    /// regions that see the home may append.
+    #[error("{stream} is homed in {home}, which cannot be asked from {region}")]
+    HomeUnreachable {
+        /// Name of the stream, or of the category that was to be handed over.
+        stream: String,
+        /// Its home: a region.
+        home: String,
+        /// Which of the stream's homes, from 1.
+        epoch: u32,
+        /// The region that was asked.
+        region: String,
     },
     /// Until the deadline, not every region was known to hold the declaration of a home, so nobody could say
     /// that an expectation holds everywhere.
@@ -180,6 +193,7 @@ impl AppendError {
             Self::Overloaded { .. }
                 | Self::Unavailable { .. }
                 | Self::NotHome { .. }
+                | Self::HomeUnreachable { .. }
                 | Self::HomeUnconfirmed { .. }
                 | Self::Unknown { .. }
         )

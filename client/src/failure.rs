@@ -8,7 +8,8 @@ use anabranch_core::planted::{self, Bug};
 use anabranch_proto::convert::{Expectation, Expected, never_sent, refusal_of, sources};
 use anabranch_proto::v1::refusal::producer_fault::Kind;
 use anabranch_proto::v1::refusal::{
-    Conflict as WireConflict, HomeUnconfirmed, Invalid, NotHome, ProducerFault, Reason, RightsShort,
+    Conflict as WireConflict, HomeUnconfirmed, HomeUnreachable, Invalid, NotHome, ProducerFault,
+    Reason, RightsShort,
 };
 use tonic::{Code, ConnectError, Status};
 
@@ -23,6 +24,9 @@ pub(crate) enum Failure {
     Final(AppendError),
     /// Nothing was written by this attempt; the same may succeed later.
     Later { error: AppendError, after: Duration },
+    /// Nothing was written by this attempt: the home of the stream moves, or cannot be asked from this
+    /// region.
+    Homeless { error: AppendError },
     /// Nothing was written by this attempt: the node does not lead.
     NotLeader { leader: Option<String> },
     /// The attempt never left: no connection.
@@ -161,8 +165,12 @@ impl Failure {
             Reason::Clock(_) => Self::Later { error: refused(&status), after: Duration::ZERO },
             Reason::NotCaughtUp(_) | Reason::Forgetful(_) => Self::Final(refused(&status)),
             Reason::NotHome(NotHome { stream, home, epoch }) => {
-                let error = AppendError::NotHome { stream, home, epoch };
-                Self::Later { error, after: Duration::ZERO }
+                Self::Homeless { error: AppendError::NotHome { stream, home, epoch } }
+            }
+            Reason::HomeUnreachable(HomeUnreachable { stream, home, epoch, region }) => {
+                Self::Homeless {
+                    error: AppendError::HomeUnreachable { stream, home, epoch, region },
+                }
             }
             Reason::HomeUnconfirmed(HomeUnconfirmed { category, waits_for }) => {
                 let error = AppendError::HomeUnconfirmed { category, waits_for };
@@ -296,6 +304,14 @@ mod tests {
         assert!(matches!(fenced, Failure::Final(AppendError::Fenced { epoch: 3 })));
         let clock = Reason::Clock(refusal::ClockFault { ahead_ms: 900, allowed_ms: 500 });
         assert!(matches!(with(clock), Failure::Later { .. }));
+        let (stream, home, region) = ("bed-1".into(), "us".into(), "eu".into());
+        let away = refusal::HomeUnreachable { stream, home, epoch: 1, region };
+        let away = with(Reason::HomeUnreachable(away));
+        let Failure::Homeless { error: AppendError::HomeUnreachable { home, region, .. } } = away
+        else {
+            panic!("{away:?}");
+        };
+        assert_eq!((home.as_str(), region.as_str()), ("us", "eu"));
         // Durable but not described: not an error to believe, and never a refusal.
         let short = refusal::RegionsShort { wanted: 2, reached: 1, appended: None };
         assert!(matches!(with(Reason::RegionsShort(short)), Failure::NoAnswer(_)));

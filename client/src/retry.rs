@@ -120,6 +120,12 @@ impl Tour {
         (Whom::Next, if another_is_fresh { Duration::ZERO } else { after })
     }
 
+    /// Another region if there is one to try: it may see what this one does not.
+    fn elsewhere(&self, after: Duration, in_doubt: bool) -> (Whom, Duration) {
+        let allowed = self.policy.may_move && (!in_doubt || self.policy.move_in_doubt);
+        (if allowed { Whom::NextRegion } else { Whom::Same }, after)
+    }
+
     fn entered(&mut self, now: Instant, nodes: usize) {
         (self.nodes, self.region_since) = (nodes, now);
         self.count(false, false);
@@ -139,6 +145,10 @@ pub(crate) struct AppendRetry {
     tour: Tour,
     attempts: u32,
     redirects: u32,
+    /// Since when every attempt has found the stream without a home that can be asked. A home that is
+    /// cut off stays so for longer than anybody wants to wait.
+    homeless_since: Option<Instant>,
+    homeless: Backoff,
     unanswered: Option<Status>,
     last: Option<AppendError>,
 }
@@ -155,7 +165,18 @@ impl AppendRetry {
     ) -> Self {
         let tour = Tour::new(now, nodes, policy);
         let (attempts, redirects, last) = (0, 0, None);
-        Self { ticket, started: now, tour, attempts, redirects, unanswered, last }
+        let (homeless_since, homeless) = (None, Backoff::default());
+        Self {
+            ticket,
+            started: now,
+            tour,
+            attempts,
+            redirects,
+            homeless_since,
+            homeless,
+            unanswered,
+            last,
+        }
     }
 
     /// The next region is being tried; it has this many nodes.
@@ -180,6 +201,9 @@ impl AppendRetry {
         self.tour
             .count(matches!(failure, Failure::NotSent(_)), matches!(failure, Failure::Misfit(_)));
         let in_doubt = self.unanswered.is_some();
+        if !matches!(failure, Failure::Homeless { .. }) {
+            self.homeless_since = None;
+        }
         let (whom, after) = match failure {
             Failure::Final(error) => return Step::Stop(self.believe(now, error)),
             Failure::Later { error, after } => {
@@ -187,6 +211,14 @@ impl AppendRetry {
                 let backoff = self.tour.backoff.next(jitter);
                 // Those who were told the same time should not all come back at once.
                 (Whom::Same, backoff.max(after.mul_f64(1.0 + jitter / 4.0)))
+            }
+            Failure::Homeless { error } => {
+                let since = *self.homeless_since.get_or_insert(now);
+                self.last = Some(error);
+                if now.duration_since(since) >= self.tour.policy.region_patience {
+                    return Step::Stop(self.give_up(now));
+                }
+                self.tour.elsewhere(self.homeless.next(jitter), in_doubt)
             }
             Failure::NotLeader { leader: Some(leader) } if self.redirects <= REDIRECTS_MAX => {
                 self.last = Some(self.unavailable(now, format!("{leader} is said to lead")));

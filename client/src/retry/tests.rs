@@ -135,6 +135,50 @@ fn the_same_node_is_asked_again_when_it_said_when() {
 }
 
 #[test]
+fn a_home_that_cannot_be_asked_is_waited_for_for_a_while_and_asked_from_another_region_at_once() {
+    let now = Instant::now();
+    let homeless = || Failure::Homeless {
+        error: AppendError::HomeUnreachable {
+            stream: "bed-1".into(),
+            home: "us".into(),
+            epoch: 1,
+            region: "eu".into(),
+        },
+    };
+    let mut alone = retry(policy(now), now);
+    let (whom, after) = tried(alone.handle(now, 0.0, homeless()));
+    assert_eq!((whom, after), (Whom::Same, BACKOFF_MIN / 2));
+    let early = now + PATIENCE - Duration::from_millis(1);
+    assert_eq!(tried(alone.handle(early, 0.0, homeless())), (Whom::Same, BACKOFF_MIN));
+    let error = stopped(alone.handle(now + PATIENCE, 0.0, homeless()));
+    assert!(
+        matches!(error, AppendError::HomeUnreachable { .. }),
+        "long before the deadline: {error}"
+    );
+
+    // What came between says that the region is well.
+    let mut well = retry(policy(now), now);
+    tried(well.handle(now, 0.0, homeless()));
+    tried(well.handle(now, 0.0, overloaded(10)));
+    tried(well.handle(now + PATIENCE, 0.0, homeless()));
+
+    let mut doubtful = retry(policy(now), now);
+    tried(doubtful.handle(now, 0.0, no_answer()));
+    tried(doubtful.handle(now, 0.0, homeless()));
+    assert!(stopped(doubtful.handle(now + PATIENCE, 0.0, homeless())).is_unknown());
+
+    let moving = Policy { may_move: true, ..policy(now) };
+    let mut moving = retry(moving, now);
+    assert_eq!(tried(moving.handle(now, 0.0, homeless())).0, Whom::NextRegion);
+    moving.entered_region(now, 1, "asia");
+    let (whom, after) = tried(moving.handle(now, 0.0, homeless()));
+    assert_eq!((whom, after), (Whom::NextRegion, BACKOFF_MIN), "and not faster and faster");
+    moving.entered_region(now, 3, "us");
+    tried(moving.handle(now, 0.0, no_answer()));
+    assert_eq!(tried(moving.handle(now, 0.0, homeless())).0, Whom::Same, "not while in doubt");
+}
+
+#[test]
 fn waits_grow_to_a_bound_and_are_spread() {
     let (mut low, mut high) = (Backoff::default(), Backoff::default());
     let waits: Vec<_> = (0..10).map(|_| (low.next(0.0), high.next(0.999))).collect();
@@ -232,6 +276,12 @@ fn errors_say_whether_it_was_written_and_whether_to_come_back() {
         (refused, true, false, false),
         (busy, true, false, true),
         (nobody, true, false, true),
+        (
+            AppendError::NotHome { stream: "a".into(), home: "us".into(), epoch: 2 },
+            true,
+            false,
+            true,
+        ),
         (unknown(), false, true, true),
     ];
     for (error, refused, unknown, retryable) in table {

@@ -323,7 +323,9 @@ fn refusal(error: &AppendError) -> Option<Refusal> {
         AppendError::Refused { code: Code::Unavailable | Code::FailedPrecondition, .. } => {
             Refusal::Unavailable
         }
-        AppendError::NotHome { .. } | AppendError::HomeUnconfirmed { .. } => Refusal::Unavailable,
+        AppendError::NotHome { .. }
+        | AppendError::HomeUnreachable { .. }
+        | AppendError::HomeUnconfirmed { .. } => Refusal::Unavailable,
         AppendError::RightsShort { .. }
         | AppendError::NoDefinition { .. }
         | AppendError::Refused { .. } => Refusal::Other,

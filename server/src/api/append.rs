@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anabranch_core::class::is_of_classes;
 use anabranch_core::{Dot, Limits};
 use anabranch_proto::convert::invalid;
 use anabranch_proto::v1;
@@ -10,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
+use super::carry::{Away, HOPS_MAX};
 use super::forward::{answer, hops, name_leader, no_answer, passed_on, set_hops, was_forwarded};
 use super::refusal::{not_leader, of_append, unknown};
 use super::validate::{check, submission};
@@ -40,7 +42,7 @@ impl Api {
         let leadership = shard.raft().leadership().borrow().clone();
         let leader = leadership.leader.map(|(_, node)| node.api_address);
         let result = match (&leader, leadership.mine) {
-            (_, true) => self.append_here(shard, message, began, deadline).await,
+            (_, true) => self.append_here(shard, message, hops(&metadata), began, deadline).await,
             (Some(address), false) if !was_forwarded(&metadata) => {
                 self.append_there(address, message, hops(&metadata), deadline).await
             }
@@ -55,9 +57,13 @@ impl Api {
         &self,
         shard: &Shard,
         message: v1::AppendRequest,
+        hops: u32,
         began: Instant,
         deadline: Instant,
     ) -> Result<Response<v1::AppendResponse>, Status> {
+        // The sequencer says whether it is at home here, after it has looked for a retry of what this
+        // region wrote itself.
+        let to_be_carried = (hops < HOPS_MAX && has_home(shard, &message)).then(|| message.clone());
         let streams = streams_of(&message);
         let regions = message.regions;
         let asked = Duration::from_millis(message.regions_deadline_ms.into());
@@ -71,6 +77,9 @@ impl Api {
         let appending = shard.append(submission, regions, for_regions);
         match timeout_at(deadline, appending).await {
             Ok(Ok(appended)) => Ok(Response::new(describe(appended))),
+            Ok(Err(AppendError::NotHome { stream, home })) if let Some(message) = to_be_carried => {
+                self.append_in_region(shard, &Away { stream, home }, message, hops, deadline).await
+            }
             Ok(Err(error)) => {
                 log(&error);
                 Err(of_append(error, began.elapsed(), describe))
@@ -168,6 +177,17 @@ pub(super) fn keep_trace(metadata: &MetadataMap, message: &mut v1::AppendRequest
             event.metadata.insert(TRACE.to_owned(), trace.to_owned());
         }
     }
+}
+
+/// Whether the append is about a category that has a home, or about its home itself.
+fn has_home(shard: &Shard, message: &v1::AppendRequest) -> bool {
+    shard.state().region(|region| {
+        let homes = region.homes();
+        let has_home = |stream: &str| is_of_classes(stream) || homes.of(stream).is_some();
+        !homes.is_empty()
+            && (message.events.iter().any(|event| has_home(&event.stream))
+                || message.expectations.iter().any(|on| has_home(&on.stream)))
+    })
 }
 
 fn check_regions(shard: &Shard, regions: u32) -> Result<(), Status> {

@@ -6,22 +6,27 @@
 //! admitted, and sequenced by its region's leader. What comes of it goes back as it is, and what is known
 //! of an append that was lost under way is what is known of one passed on within the region ([`forward`]).
 
+use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use anabranch_core::{RegionName, ShardId};
+use anabranch_core::class::Home;
+use anabranch_core::{Context, RegionName, ShardId};
 use anabranch_gossip::{Answer, AskError, BoxFuture, NotReady, Refusal as NotTaken};
+use anabranch_proto::carried::{self, CarriedAppend};
 use anabranch_proto::convert::{invalid, refusal_of, refused};
-use anabranch_proto::v1::refusal::Reason;
-use anabranch_proto::{carried, v1};
+use anabranch_proto::v1;
+use anabranch_proto::v1::refusal::{HomeUnreachable, Reason};
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 #[cfg(doc)]
 use super::forward;
 use super::forward::set_hops;
-use super::refusal::{lost, not_leader, overload, unknown};
+use super::refusal::{home_unreachable, lost, not_caught_up, not_leader, overload, unknown};
 use super::{Api, Inner};
 use crate::shard::Shard;
 
@@ -29,38 +34,77 @@ use crate::shard::Shard;
 /// that take each other for the home do not play ball with it.
 pub(super) const HOPS_MAX: u32 = 2;
 
+/// Characters of a stream's name in a message.
+const NAME_TOLD: usize = 80;
+
 /// When to try again if too many appends are under way to the home.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
+/// A stream whose home is another region.
+#[derive(Debug)]
+pub(super) struct Away {
+    pub(super) stream: String,
+    pub(super) home: Home,
+}
+
+impl Away {
+    /// Refused: `why` the home cannot be asked from region `own`. Nothing was written.
+    fn unreachable(&self, own: &RegionName, why: impl Display) -> Status {
+        let (stream, home) = (&self.stream, &self.home);
+        let message = format!(
+            "{stream:.NAME_TOLD$} is homed in {}, epoch {}, which cannot be asked from {own}: {why}; ask a \
+             region that sees {}, or here when this one does",
+            home.region, home.epoch, home.region
+        );
+        home_unreachable(message, stream, home, own)
+    }
+}
+
 impl Api {
-    /// Appends in region `home`, through the session that this node has with it because it leads
-    /// `shard`. The append was carried to `hops` regions before.
+    /// Appends in the home of a stream, through the session that this node has with it because it leads
+    /// `shard`. The append was carried to `hops` regions before. It is written after everything that this
+    /// region holds, as it would be here.
     ///
     /// The response is the home's but for the leader it names: that is this region's, which is where this
     /// region's clients go next time.
     /// # Errors
-    /// The home's own status; or one that says, as for an append that is passed on to a leader, whether
-    /// it was never sent or is unknown.
-    #[cfg_attr(not(test), expect(dead_code, reason = "streams have no homes yet"))]
+    /// The home's own status; or one that says that it was never sent, or is unknown.
     pub(super) async fn append_in_region(
         &self,
         shard: &Shard,
-        home: RegionName,
+        away: &Away,
         message: v1::AppendRequest,
         hops: u32,
         deadline: Instant,
     ) -> Result<Response<v1::AppendResponse>, Status> {
-        if hops >= HOPS_MAX {
-            return Err(too_far(hops));
+        let result = self.carry(shard, away, message, hops, deadline).await;
+        self.inner.carried.count_to(&away.home.region, result.is_ok());
+        if let Err(status) = &result {
+            let (home, code) = (&away.home.region, status.code());
+            tracing::debug!(%home, ?code, reason = status.message(), "not appended at home");
         }
+        result.map(Response::new)
+    }
+
+    async fn carry(
+        &self,
+        shard: &Shard,
+        away: &Away,
+        request: v1::AppendRequest,
+        hops: u32,
+        deadline: Instant,
+    ) -> Result<v1::AppendResponse, Status> {
+        let own = self.inner.identity.region();
         let Some(gossip) = self.inner.gossip.borrow().clone() else {
             return Err(not_leader("this node is starting", None));
         };
-        let (began, question) = (Instant::now(), carried::append(hops + 1, message));
+        let after = shard.state().region(|region| region.frontier().clone());
+        let question = CarriedAppend { hops: hops + 1, after, request }.encode();
+        let (home, began) = (&away.home.region, Instant::now());
         let within = deadline.saturating_duration_since(began);
-        let answer = gossip.ask(&home, shard.id(), question, within).await;
-        let answer = answer.map_err(|error| of_ask(error, began.elapsed()))?;
-        outcome(answer, &home, &self.own_address(shard), began.elapsed()).map(Response::new)
+        let answer = gossip.ask(home, shard.id(), question, within).await;
+        let answer = answer.map_err(|error| of_ask(error, away, own, began.elapsed()))?;
+        outcome(answer, away, own, &self.own_address(shard), began.elapsed())
     }
 
     /// Answers what other regions carry here. Once the interface is gone, or ends, it says so.
@@ -68,23 +112,68 @@ impl Api {
         Arc::new(Answerer { api: Arc::downgrade(&self.inner) })
     }
 
-    /// What is carried here is an append like those of this region's own clients.
+    /// What is carried here is an append like those of this region's own clients, once all is here that
+    /// the other region held.
     async fn handle_carried(
         &self,
         from: &RegionName,
+        shard: ShardId,
         question: Bytes,
         within: Duration,
     ) -> Result<v1::AppendResponse, Status> {
-        let read = carried::read_append(question);
-        let (hops, message) = read.map_err(|error| invalid("request", &error.to_string(), 0, 0))?;
+        let began = Instant::now();
+        let read = CarriedAppend::decode(question);
+        let CarriedAppend { hops, after, request } =
+            read.map_err(|error| invalid("request", &error.to_string(), 0, 0))?;
         if hops > HOPS_MAX {
             return Err(too_far(hops));
         }
-        tracing::trace!(%from, hops, events = message.events.len(), "carried here");
-        let mut request = Request::new(message);
-        request.set_timeout(within);
+        self.inner.carried.count_from(from);
+        tracing::trace!(%from, hops, events = request.events.len(), "carried here");
+        if let Some(shard) = self.inner.shards.get(&shard) {
+            // The other half is for the append.
+            let caught_up = shard.await_context(&after, began + within / 2).await;
+            caught_up.map_err(|missing| behind(from, &missing, began.elapsed()))?;
+        }
+        let mut request = Request::new(request);
+        request.set_timeout(within.saturating_sub(began.elapsed()));
         set_hops(request.metadata_mut(), hops);
         self.handle_append(request).await.map(Response::into_inner)
+    }
+}
+
+/// What was carried since this node started, by region.
+#[derive(Debug, Default)]
+pub(super) struct Tally(Mutex<BTreeMap<String, Carried>>);
+
+/// Appends that were carried to and from a region.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Carried {
+    /// Carried there, because it is home.
+    pub(super) to: u64,
+    /// Those of them that were not acknowledged.
+    pub(super) failed: u64,
+    /// Carried here from there.
+    pub(super) from: u64,
+}
+
+impl Tally {
+    pub(super) fn of(&self, region: &str) -> Carried {
+        self.0.lock().get(region).copied().unwrap_or_default()
+    }
+
+    fn count_to(&self, region: &RegionName, acknowledged: bool) {
+        self.count(region, |carried| {
+            carried.to += 1;
+            carried.failed += u64::from(!acknowledged);
+        });
+    }
+    fn count_from(&self, region: &RegionName) {
+        self.count(region, |carried| carried.from += 1);
+    }
+    // Homes are members, and who asks has a certificate: so there are few.
+    fn count(&self, region: &RegionName, change: impl FnOnce(&mut Carried)) {
+        change(self.0.lock().entry(region.to_string()).or_default());
     }
 }
 
@@ -97,7 +186,7 @@ impl Answer for Answerer {
     fn answer<'a>(
         &'a self,
         from: &'a RegionName,
-        _shard: ShardId,
+        shard: ShardId,
         question: Bytes,
         within: Duration,
     ) -> BoxFuture<'a, Result<Bytes, NotReady>> {
@@ -106,31 +195,41 @@ impl Answer for Answerer {
             if api.inner.stopping.is_cancelled() {
                 return Err(NotReady);
             }
-            Ok(carried::appended(api.handle_carried(from, question, within).await))
+            Ok(carried::appended(api.handle_carried(from, shard, question, within).await))
         })
     }
 }
 
-/// What the home answered after `waited`, for clients of this region, whose leader is at `leader`.
+/// What the home answered after `waited`, for clients of region `own`, whose leader is at `leader`.
 fn outcome(
     answer: Bytes,
-    home: &RegionName,
+    away: &Away,
+    own: &RegionName,
     leader: &str,
     waited: Duration,
 ) -> Result<v1::AppendResponse, Status> {
     match carried::read_appended(answer) {
         Ok(Ok(response)) => Ok(v1::AppendResponse { leader: leader.to_owned(), ..response }),
-        Ok(Err(status)) => Err(from_home(status, home, leader)),
+        Ok(Err(status)) => Err(from_home(status, away, own, leader)),
         // It may have been written all the same.
-        Err(error) => Err(lost(format!("the answer of home region {home} {error}"), waited)),
+        Err(error) => {
+            let home = &away.home.region;
+            Err(lost(format!("the answer of home region {home} {error}"), waited))
+        }
     }
 }
 
 /// The home's status, without the addresses of its nodes: they are no use to another region's clients.
-fn from_home(status: Status, home: &RegionName, leader: &str) -> Status {
-    let (code, message) = (status.code(), status.message());
+fn from_home(status: Status, away: &Away, own: &RegionName, leader: &str) -> Status {
+    let (code, message, home) = (status.code(), status.message(), &away.home.region);
     match refusal_of(&status).and_then(|refusal| refusal.reason) {
         Some(Reason::NotLeader(_)) => not_leader(format!("home region {home}: {message}"), None),
+        Some(Reason::NotCaughtUp(_)) => away.unreachable(own, message),
+        // From here, that region is as far as the one that it could not reach.
+        Some(Reason::HomeUnreachable(of)) => {
+            let of = HomeUnreachable { region: own.to_string(), ..of };
+            refused(code, message, Reason::HomeUnreachable(of))
+        }
         Some(Reason::RegionsShort(mut short)) => {
             if let Some(appended) = &mut short.appended {
                 leader.clone_into(&mut appended.leader);
@@ -141,7 +240,7 @@ fn from_home(status: Status, home: &RegionName, leader: &str) -> Status {
     }
 }
 
-/// Refused: the regions do not agree yet who is the home.
+/// Refused: no region passes on what has come this far.
 fn too_far(hops: u32) -> Status {
     let message = format!(
         "the home of the stream moves: the append was carried to {hops} regions, at most {HOPS_MAX} \
@@ -150,9 +249,17 @@ fn too_far(hops: u32) -> Status {
     not_leader(message, None)
 }
 
-/// What a caller is told if the home could not be asked, or was lost, after `waited`.
-fn of_ask(error: AskError, waited: Duration) -> Status {
-    let message = format!("the append was not carried to its home: {error}");
+/// Refused: the region that asks has seen what is not here yet.
+fn behind(from: &RegionName, missing: &Context, waited: Duration) -> Status {
+    let message = format!(
+        "{} events that region {from} holds have not come here in {waited:?}",
+        missing.events()
+    );
+    not_caught_up(message, missing, waited)
+}
+
+/// What a caller in region `own` is told if the home could not be asked, or was lost, after `waited`.
+fn of_ask(error: AskError, away: &Away, own: &RegionName, waited: Duration) -> Status {
     match &error {
         AskError::TooLong { bytes, limit } => too_long(&error, *limit, *bytes),
         AskError::Refused { reason: NotTaken::TooLong { limit }, .. } => {
@@ -165,7 +272,7 @@ fn of_ask(error: AskError, waited: Duration) -> Status {
         | AskError::OutOfTime { .. }
         | AskError::NotSent { .. }
         | AskError::Refused { reason: NotTaken::NotReady | NotTaken::Late, .. } => {
-            not_leader(message, None)
+            away.unreachable(own, error)
         }
         AskError::NoAnswer { .. } => unknown(format!("the home: {error}"), waited),
         AskError::Lost { .. } | AskError::Answer { .. } => {
@@ -189,6 +296,14 @@ mod tests {
         RegionName::new("us").unwrap()
     }
 
+    fn eu() -> RegionName {
+        RegionName::new("eu").unwrap()
+    }
+
+    fn away() -> Away {
+        Away { stream: "bed-1".into(), home: Home { region: us(), epoch: 3 } }
+    }
+
     fn reason(status: &Status) -> Reason {
         convert::refusal_of(status).and_then(|refusal| refusal.reason).expect("it says why")
     }
@@ -200,17 +315,30 @@ mod tests {
         let broken = || Box::new(std::io::Error::other("broken"));
         let refused = |reason| AskError::Refused { region: region(), reason };
         let undecodable = anabranch_core::DecodeError::Invalid { what: "kind of reply", value: 9 };
-        let not_led = |reason: &Reason| matches!(reason, Reason::NotLeader(_));
+        let away = away();
+        let not_sent = |reason: &Reason| {
+            let of = HomeUnreachable {
+                stream: "bed-1".into(),
+                home: "us".into(),
+                epoch: 3,
+                region: "eu".into(),
+            };
+            *reason == Reason::HomeUnreachable(of)
+        };
         let busy = |reason: &Reason| matches!(reason, Reason::Overload(o) if o.retry_after_ms > 0);
         let invalid = |reason: &Reason| matches!(reason, Reason::Invalid(i) if i.limit == 5);
         let unknown = |reason: &Reason| matches!(reason, Reason::Unknown(u) if u.waited_ms == 7);
         type Says<'a> = &'a dyn Fn(&Reason) -> bool;
         let cases: Vec<(AskError, Code, Says<'_>)> = vec![
-            (AskError::NoSession { region: region() }, Code::Unavailable, &not_led),
-            (AskError::OutOfTime { region: region(), within }, Code::Unavailable, &not_led),
-            (AskError::NotSent { region: region(), source: broken() }, Code::Unavailable, &not_led),
-            (refused(NotTaken::NotReady), Code::Unavailable, &not_led),
-            (refused(NotTaken::Late), Code::Unavailable, &not_led),
+            (AskError::NoSession { region: region() }, Code::Unavailable, &not_sent),
+            (AskError::OutOfTime { region: region(), within }, Code::Unavailable, &not_sent),
+            (
+                AskError::NotSent { region: region(), source: broken() },
+                Code::Unavailable,
+                &not_sent,
+            ),
+            (refused(NotTaken::NotReady), Code::Unavailable, &not_sent),
+            (refused(NotTaken::Late), Code::Unavailable, &not_sent),
             (AskError::TooMany { region: region(), limit: 5 }, Code::ResourceExhausted, &busy),
             (refused(NotTaken::Busy), Code::ResourceExhausted, &busy),
             (AskError::TooLong { bytes: 6, limit: 5 }, Code::InvalidArgument, &invalid),
@@ -225,7 +353,7 @@ mod tests {
         ];
         for (error, code, says) in cases {
             let (begun, told) = (error.may_have_been_begun(), error.to_string());
-            let status = of_ask(error, Duration::from_millis(7));
+            let status = of_ask(error, &away, &eu(), Duration::from_millis(7));
             assert_eq!(status.code(), code, "{told}: {status:?}");
             assert!(says(&reason(&status)), "{told}: {status:?}");
             assert_eq!(matches!(reason(&status), Reason::Unknown(_)), begun, "{told}");
@@ -234,7 +362,8 @@ mod tests {
 
     #[test]
     fn a_homes_answer_names_no_node_of_the_home() {
-        let told = |answer| outcome(answer, &us(), "eu-1:1", Duration::from_millis(7));
+        let (away, eu) = (away(), eu());
+        let told = |answer| outcome(answer, &away, &eu, "eu-1:1", Duration::from_millis(7));
         let response =
             v1::AppendResponse { events: 2, leader: "us-1:1".into(), ..Default::default() };
         let expected = v1::AppendResponse { leader: "eu-1:1".into(), ..response.clone() };
@@ -244,6 +373,19 @@ mod tests {
         let status = told(carried::appended(Err(elsewhere))).unwrap_err();
         assert!(matches!(reason(&status), Reason::NotLeader(known) if known.leader.is_empty()));
         assert_eq!(status.message(), "home region us: this node does not lead");
+
+        let far = {
+            let home = Home { region: RegionName::new("asia").unwrap(), epoch: 4 };
+            Away { stream: "bed-1".into(), home }.unreachable(&us(), "there is no session")
+        };
+        let status = told(carried::appended(Err(far))).unwrap_err();
+        let Reason::HomeUnreachable(of) = reason(&status) else { panic!("{status:?}") };
+        assert_eq!((of.home.as_str(), of.region.as_str()), ("asia", "eu"));
+
+        let status =
+            told(carried::appended(Err(behind(&eu, &Context::new(), RETRY_AFTER)))).unwrap_err();
+        let Reason::HomeUnreachable(of) = reason(&status) else { panic!("{status:?}") };
+        assert_eq!((of.home.as_str(), of.region.as_str()), ("us", "eu"));
 
         let appended = Some(response);
         let short = v1::refusal::RegionsShort { wanted: 3, reached: 2, appended };
@@ -263,7 +405,15 @@ mod tests {
     #[test]
     fn the_longest_append_there_is_can_be_carried() {
         let longest = anabranch_core::Limits::DEFAULT.message_bytes();
-        let head = carried::append(u32::MAX, v1::AppendRequest::default()).len();
+        // Of each of many regions, some incarnations.
+        let origins = (0..1000u16).map(|nth| {
+            let region = RegionName::new(&format!("r{nth:031}")).unwrap();
+            let incarnation = anabranch_core::Incarnation(u128::MAX - u128::from(nth));
+            let origin = anabranch_core::Origin { region, incarnation, shard: ShardId(u16::MAX) };
+            (origin, anabranch_core::Seq(u64::MAX))
+        });
+        let (after, request) = (origins.collect(), v1::AppendRequest::default());
+        let head = CarriedAppend { hops: u32::MAX, after, request }.encode().len();
         // The length of what is inside takes up to four bytes more.
         assert!(longest + head + 4 <= anabranch_gossip::Tuning::DEFAULT.question_bytes);
     }

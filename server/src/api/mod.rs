@@ -84,6 +84,7 @@ struct Inner {
     leaders: Leaders,
     appends: Admission,
     reads: Admission,
+    carried: carry::Tally,
     stopping: CancellationToken,
 }
 
@@ -99,6 +100,7 @@ impl Api {
             leaders: Leaders::new(net, tls.clone(), settings.connect_within),
             appends: Admission::new("bytes of appends in flight", settings.append_bytes_in_flight),
             reads: Admission::new("reads", settings.reads_max),
+            carried: carry::Tally::default(),
             stopping: CancellationToken::new(),
             identity,
             shards,

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use anabranch_core::Limits;
+use anabranch_core::class::Home;
 use anabranch_core::sequencer::Conflict;
+use anabranch_core::{Context, Limits, RegionName};
 use anabranch_log::index::IndexError;
 use anabranch_log::store::StoreError;
 use anabranch_proto::convert::{self, refused};
@@ -50,6 +51,33 @@ fn busy(message: String, what: &str, retry_after: Duration) -> Status {
 pub(super) fn not_leader(message: impl Into<String>, leader: Option<&str>) -> Status {
     let leader = leader.unwrap_or_default().to_owned();
     refused(Code::Unavailable, message, Reason::NotLeader(refusal::NotLeader { leader }))
+}
+
+/// Refused: the home of a stream could not be asked from region `region`. Nothing was done.
+pub(super) fn home_unreachable(
+    message: impl Into<String>,
+    stream: &str,
+    home: &Home,
+    region: &RegionName,
+) -> Status {
+    let unreachable = refusal::HomeUnreachable {
+        stream: stream.to_owned(),
+        home: home.region.to_string(),
+        epoch: home.epoch,
+        region: region.to_string(),
+    };
+    refused(Code::Unavailable, message, Reason::HomeUnreachable(unreachable))
+}
+
+/// Refused: `missing` is not held here after `waited`. Nothing was done.
+pub(super) fn not_caught_up(
+    message: impl Into<String>,
+    missing: &Context,
+    waited: Duration,
+) -> Status {
+    let behind =
+        refusal::NotCaughtUp { missing: Some(missing.into()), waited_ms: short_ms(waited) };
+    refused(Code::Unavailable, message, Reason::NotCaughtUp(behind))
 }
 
 /// It may have been done: there was no answer in time.
@@ -162,11 +190,7 @@ pub(super) fn of_read(error: ReadError) -> Status {
     let message = error.to_string();
     match error {
         ReadError::Invalid { field, problem } => convert::invalid(field, problem, 0, 0),
-        ReadError::NotCaughtUp { missing, waited } => {
-            let (missing, waited_ms) = (Some((&missing).into()), short_ms(waited));
-            let behind = refusal::NotCaughtUp { missing, waited_ms };
-            refused(Code::Unavailable, message, Reason::NotCaughtUp(behind))
-        }
+        ReadError::NotCaughtUp { missing, waited } => not_caught_up(message, &missing, waited),
         ReadError::Store(error) => of_store(message, &error),
         ReadError::Closed => Status::unavailable(message),
     }
@@ -193,11 +217,7 @@ pub(super) fn of_aggregate(error: AggregateError, waited: Duration) -> Status {
         AggregateError::NoDefinition { category } => Status::not_found(format!(
             "{message}; declare one: anabranch aggregate define ({category})"
         )),
-        AggregateError::NotCaughtUp { missing } => {
-            let (missing, waited_ms) = (Some((&missing).into()), short_ms(waited));
-            let behind = refusal::NotCaughtUp { missing, waited_ms };
-            refused(Code::Unavailable, message, Reason::NotCaughtUp(behind))
-        }
+        AggregateError::NotCaughtUp { missing } => not_caught_up(message, &missing, waited),
         AggregateError::Building { .. }
         | AggregateError::Behind { .. }
         | AggregateError::Closed => Status::unavailable(message),

@@ -76,6 +76,9 @@ impl Api {
         }
         for status in &mut statuses {
             status.lag_ms = self.lag_ms(shard.state(), &heard, &status.region);
+            let carried = self.inner.carried.of(&status.region);
+            (status.carried_to, status.carried_failed) = (carried.to, carried.failed);
+            status.carried_from = carried.from;
         }
         statuses
     }

@@ -1,5 +1,6 @@
 mod carried;
 mod cluster;
+mod homed;
 mod served;
 
 use std::io::Error;

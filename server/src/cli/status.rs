@@ -192,6 +192,9 @@ fn as_json(endpoint: &str, status: &StatusResponse) -> Value {
             "link": region.link,
             "held": region.held,
             "problem": region.problem,
+            "carried_to": region.carried_to,
+            "carried_failed": region.carried_failed,
+            "carried_from": region.carried_from,
         })
     };
     json!({

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anabranch_client::{
     Aggregate, AppendError, Appended, Client, Expect, Operation, ReadError, Session, event,
 };
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 use tokio::time::{Instant, sleep};
@@ -81,6 +81,22 @@ impl Side {
     async fn withdraw(&self, within: Duration) -> Result<Appended, AppendError> {
         let event = event("Withdrawn").payload(json!({ "amount": 30 }).to_string());
         self.client.append(ACCOUNT, event).expect(Expect::Revision(0)).timeout(within).await
+    }
+
+    /// Waits until the region's leader has given up its session with `other`.
+    async fn misses(&self, other: &Self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + SEEN_WITHIN;
+        loop {
+            let known = self.client.status().await?;
+            let led = self.client.status_at(&known.leader_address).await?;
+            let link = led.regions.iter().find(|region| region.region == other.region);
+            if link.is_some_and(|region| matches!(region.link.as_str(), "down" | "relayed")) {
+                return Ok(());
+            }
+            let (region, other) = (&self.region, &other.region);
+            ensure!(Instant::now() < deadline, "{region} still sees {other}");
+            sleep(ASK_AGAIN).await;
+        }
     }
 
     async fn view(&self) -> anyhow::Result<View> {
@@ -201,6 +217,8 @@ impl Scene {
             lines.push(self.outcome(about, says, [outcomes.0, outcomes.1], may));
         }
         let [left, right] = &self.sides;
+        // Until then, what is handed to the home is unknown instead of refused.
+        right.misses(left).await?;
         let outcomes = tokio::join!(left.withdraw(SEEN_WITHIN), right.withdraw(INSISTS));
         let says = ["withdraw 30 at revision 0"; 2];
         lines.push(self.outcome("account", says, [outcomes.0, outcomes.1], [true, false]));
