@@ -6,6 +6,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "anabranch/v1/cluster.proto",
         "anabranch/v1/aggregates.proto",
         "anabranch/v1/conflicts.proto",
+        "anabranch/v1/classes.proto",
         "anabranch/internal/v1/raft.proto",
         "anabranch/internal/v1/carried.proto",
     ];

@@ -209,6 +209,11 @@ impl ReadFailure {
             Some(Reason::Overload(overload)) => {
                 Self::Later { status, after: ms(overload.retry_after_ms) }
             }
+            // Another node of the region says the same, and the region will for a while.
+            Some(Reason::HomeUnreachable(_)) => {
+                let (code, message) = (status.code(), status.message().to_owned());
+                Self::Final(ReadError::Refused { code, message })
+            }
             Some(_) => Self::Broken(status),
             None if is_misfit(&status) => Self::Misfit(status),
             None if status.code() == Code::DataLoss => Self::Damaged(status),

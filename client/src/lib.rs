@@ -27,6 +27,7 @@
 //! - **Exact cursors** ([`Subscription::cursor`]): each event has one, and it resumes in any region.
 //! - **Aggregates** ([`AggregateRef`], [`Field`], [`Query`]): states that the nodes fold from streams.
 //! - **Conflicts** ([`Conflicts`], [`Policy`]): what regions wrote at the same time, and what counts.
+//! - **Homes** ([`Classes`]): categories whose streams one region writes, so that expectations are strict.
 //! - **Back-pressure**: nothing here queues without a bound; a full window is an `await` that waits.
 //!
 //! `examples/` is the manual.
@@ -36,6 +37,7 @@ mod aggregates;
 mod append;
 mod builder;
 mod call;
+mod classes;
 mod client;
 mod conflicts;
 mod connect;
@@ -66,6 +68,7 @@ pub use anabranch_proto::convert::Expected as Expect;
 pub use anabranch_proto::v1 as wire;
 pub use append::{Append, Appended, Regions, Ticket};
 pub use builder::{BuildError, Builder};
+pub use classes::{Classes, HandOver, HandedOver, Home, HomeChanged, HomeError, HomedCategory};
 pub use client::Client;
 pub use conflicts::{
     Concurrency, ConflictFeed, ConflictNews, ConflictPage, Conflicts, Counted, DeclaredPolicy,

@@ -259,7 +259,7 @@ impl Service for Api {
 }
 
 impl Api {
-    fn only_shard(&self) -> Result<&Shard, Status> {
+    pub(super) fn only_shard(&self) -> Result<&Shard, Status> {
         match (self.inner.shards.len(), self.inner.shards.values().next()) {
             (1, Some(shard)) => Ok(shard),
             (shards, _) => {

@@ -15,6 +15,7 @@ mod admission;
 mod aggregates;
 mod append;
 mod carry;
+mod classes;
 mod cluster;
 mod concurrency;
 mod conditions;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anabranch_proto::v1::DESCRIPTORS;
 use anabranch_proto::v1::aggregates_server::AggregatesServer;
+use anabranch_proto::v1::classes_server::ClassesServer;
 use anabranch_proto::v1::cluster_server::ClusterServer;
 use anabranch_proto::v1::conflicts_server::ConflictsServer;
 use anabranch_proto::v1::events_server::EventsServer;
@@ -30,11 +31,12 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// How often health is looked at that changes by silence.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Names under which health is asked for: of the server, and of its services.
-const NAMES: [&str; 5] = [
+const NAMES: [&str; 6] = [
     "",
     "anabranch.v1.Events",
     "anabranch.v1.Aggregates",
     "anabranch.v1.Conflicts",
+    "anabranch.v1.Classes",
     "anabranch.v1.Cluster",
 ];
 
@@ -69,6 +71,7 @@ pub async fn serve(
     let conflicts = ConflictsServer::new(api.clone())
         .max_decoding_message_size(bytes_max)
         .max_encoding_message_size(usize::MAX);
+    let classes = ClassesServer::new(api.clone());
     let cluster = ClusterServer::new(api.clone());
     let (health, health_service) = health_reporter();
     let reflection = || {
@@ -92,6 +95,7 @@ pub async fn serve(
         .add_service(events)
         .add_service(aggregates)
         .add_service(conflicts)
+        .add_service(classes)
         .add_service(cluster)
         .add_service(health_service)
         .add_service(reflection().build_v1()?)

@@ -1,4 +1,5 @@
 mod carried;
+mod classes;
 mod cluster;
 mod homed;
 mod served;

@@ -3,6 +3,7 @@
 mod aggregate;
 mod append;
 mod certs;
+mod classes;
 mod conflicts;
 mod connect;
 mod export;
@@ -28,7 +29,7 @@ Exit codes:
   0  done; `verify`: the regions agree
   1  refused or failed, nothing is in doubt; `verify`: the regions differ, or cannot be compared
   2  wrong usage or configuration
-  3  `append`, `import`, `aggregate`, `conflicts`: the outcome is unknown, it may have been written
+  3  `append`, `import`, `aggregate`, `classes`, `conflicts`: the outcome is unknown, it may have been written
   4  `serve`: the node stopped by itself, because it could not go on";
 
 /// An event store that several regions write at the same time.
@@ -49,6 +50,8 @@ enum Command {
     Aggregate(aggregate::Command),
     #[command(subcommand)]
     Conflicts(conflicts::Command),
+    #[command(subcommand)]
+    Classes(classes::Command),
     Import(import::Args),
     Export(export::Args),
     Status(status::Args),
@@ -124,6 +127,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Subscribe(args) => subscribe::run(args).await,
         Command::Aggregate(command) => aggregate::run(command).await,
         Command::Conflicts(command) => conflicts::run(command).await,
+        Command::Classes(command) => classes::run(command).await,
         Command::Import(args) => import::run(args).await,
         Command::Export(args) => export::run(args).await,
         Command::Status(args) => status::run(args).await,

@@ -1,7 +1,9 @@
 //! The binary, as people meet it.
 
 mod aggregate;
+mod classes;
 mod conflicts;
+mod page;
 #[path = "../support/ports.rs"]
 mod ports;
 mod region;

@@ -144,7 +144,8 @@ async fn reflection_lists_every_service_that_is_served() {
         panic!("{answer:?}")
     };
     let listed: Vec<_> = listed.service.into_iter().map(|service| service.name).collect();
-    for name in ["anabranch.v1.Events", "anabranch.v1.Cluster", "grpc.health.v1.Health"] {
+    let classes = "anabranch.v1.Classes";
+    for name in ["anabranch.v1.Events", classes, "anabranch.v1.Cluster", "grpc.health.v1.Health"] {
         assert!(listed.iter().any(|listed| listed == name), "{name} of {listed:?}");
     }
 }
