@@ -111,6 +111,7 @@ pub struct Append {
     timeout: Duration,
     retry_of: Option<Ticket>,
     retry_elsewhere: bool,
+    own_rights_only: bool,
 }
 
 impl Append {
@@ -128,6 +129,7 @@ impl Append {
             timeout,
             retry_of: None,
             retry_elsewhere: false,
+            own_rights_only: false,
         }
     }
     pub(crate) fn of_line(mut self, line: Arc<Line>) -> Self {
@@ -183,6 +185,13 @@ impl Append {
     /// the regions later mark one of the two as a duplicate, but readers may have met both.
     pub fn retry_elsewhere(mut self, allowed: bool) -> Self {
         self.retry_elsewhere = allowed;
+        self
+    }
+
+    /// Whether to take from a bounded counter only what the region may, at once, and not to ask other
+    /// regions for rights. Off by default.
+    pub fn own_rights_only(mut self, only: bool) -> Self {
+        self.own_rights_only = only;
         self
     }
 
@@ -264,6 +273,7 @@ impl Sending {
             producer: Some(tag.into()),
             regions: append.regions.0,
             regions_deadline_ms: 0,
+            own_rights_only: append.own_rights_only,
         };
         let retry = AppendRetry::new(now, chosen.size(), policy, ticket.clone(), doubt);
         let (at, within) = (chosen.turn(), append.within);

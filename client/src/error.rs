@@ -115,7 +115,7 @@ pub enum AppendError {
         waits_for: Vec<String>,
     },
     /// The region may not take so much from a bounded counter. Another one may have rights to pass on.
-    #[error("the region may take {held} from {field} of {stream}, not {wanted}")]
+    #[error("the region may take {held} from {field} of {stream}, not {wanted}{}", after(asked))]
     RightsShort {
         /// Name of the stream.
         stream: String,
@@ -125,6 +125,8 @@ pub enum AppendError {
         wanted: u64,
         /// What the region may take.
         held: u64,
+        /// Regions that were asked to pass some on, and have not passed enough.
+        asked: Vec<String>,
     },
     /// There is no definition of aggregates of the category.
     #[error("there is no definition of aggregates of category {category:?}")]
@@ -151,6 +153,13 @@ pub enum AppendError {
         #[source]
         doubt: Doubt,
     },
+}
+
+fn after(asked: &[String]) -> String {
+    match asked {
+        [] => String::new(),
+        regions => format!(", after asking {}", regions.join(" and ")),
+    }
 }
 
 /// Why the outcome of an append is unknown.

@@ -176,8 +176,8 @@ impl Failure {
                 let error = AppendError::HomeUnconfirmed { category, waits_for };
                 Self::Later { error, after: Duration::ZERO }
             }
-            Reason::RightsShort(RightsShort { stream, field, wanted, held }) => {
-                Self::Final(AppendError::RightsShort { stream, field, wanted, held })
+            Reason::RightsShort(RightsShort { stream, field, wanted, held, asked }) => {
+                Self::Final(AppendError::RightsShort { stream, field, wanted, held, asked })
             }
         }
     }

@@ -35,6 +35,7 @@ pub struct Operate {
     timeout: Duration,
     retry_of: Option<Ticket>,
     retry_elsewhere: bool,
+    own_rights_only: bool,
 }
 
 impl Operate {
@@ -51,6 +52,7 @@ impl Operate {
             timeout,
             retry_of: None,
             retry_elsewhere: false,
+            own_rights_only: false,
         }
     }
 
@@ -85,6 +87,12 @@ impl Operate {
     /// As [`Append::retry_elsewhere`](crate::Append::retry_elsewhere).
     pub fn retry_elsewhere(mut self, allowed: bool) -> Self {
         self.retry_elsewhere = allowed;
+        self
+    }
+
+    /// As [`Append::own_rights_only`](crate::Append::own_rights_only).
+    pub fn own_rights_only(mut self, only: bool) -> Self {
+        self.own_rights_only = only;
         self
     }
 
@@ -127,7 +135,8 @@ impl Operate {
             .append(self.stream, event)
             .acknowledge(self.regions, self.within)
             .timeout(left)
-            .retry_elsewhere(self.retry_elsewhere);
+            .retry_elsewhere(self.retry_elsewhere)
+            .own_rights_only(self.own_rights_only);
         if let Some(ticket) = self.retry_of {
             append = append.retry_of(ticket);
         }

@@ -165,6 +165,7 @@ fn an_append_within_the_limits_is_never_too_long_a_message() {
             producer: Some(tag.into()),
             regions: u32::MAX,
             regions_deadline_ms: u32::MAX,
+            own_rights_only: true,
         };
         let bytes = message.encoded_len();
         assert!(bytes <= limits.message_bytes(), "{bytes} of {}", limits.message_bytes());

@@ -143,6 +143,7 @@ impl Service for Api {
             events: vec![event],
             regions: message.regions,
             regions_deadline_ms: message.regions_deadline_ms,
+            own_rights_only: message.own_rights_only,
             ..v1::AppendRequest::default()
         };
         self.handle_append(Request::from_parts(metadata, extensions, append)).await

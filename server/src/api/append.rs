@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status};
 use super::carry::{Away, HOPS_MAX};
 use super::forward::{answer, hops, name_leader, no_answer, passed_on, set_hops, was_forwarded};
 use super::refusal::{not_leader, of_append, unknown};
+use super::rights::{Asked, Short, may_ask};
 use super::validate::{check, submission};
 use super::{Api, forward};
 use crate::shard::{AppendError, Appended, Shard};
@@ -56,14 +57,41 @@ impl Api {
     async fn append_here(
         &self,
         shard: &Shard,
-        message: v1::AppendRequest,
+        mut message: v1::AppendRequest,
         hops: u32,
         began: Instant,
         deadline: Instant,
     ) -> Result<Response<v1::AppendResponse>, Status> {
-        // The sequencer says whether it is at home here, after it has looked for a retry of what this
-        // region wrote itself.
-        let to_be_carried = (hops < HOPS_MAX && has_home(shard, &message)).then(|| message.clone());
+        let mut asked = Asked::default();
+        loop {
+            // The sequencer says whether it is at home here, after it has looked for a retry of what this
+            // region wrote itself.
+            let has_more_to_try =
+                (hops < HOPS_MAX && has_home(shard, &message)) || may_ask(&message);
+            let again = has_more_to_try.then(|| message.clone());
+            match (self.sequence_here(shard, message, began, deadline).await, again) {
+                (Err(NotHere::Away(away)), Some(message)) if hops < HOPS_MAX => {
+                    return self.append_in_region(shard, &away, message, hops, deadline).await;
+                }
+                (Err(NotHere::Short(short)), Some(again)) if !again.own_rights_only => {
+                    let asking = self.ask_for_rights(shard, &again, &short, &mut asked, deadline);
+                    if !asking.await {
+                        return Err(asked.refusal(short));
+                    }
+                    message = again;
+                }
+                (result, _) => return result.map_err(NotHere::into_status),
+            }
+        }
+    }
+
+    async fn sequence_here(
+        &self,
+        shard: &Shard,
+        message: v1::AppendRequest,
+        began: Instant,
+        deadline: Instant,
+    ) -> Result<Response<v1::AppendResponse>, NotHere> {
         let streams = streams_of(&message);
         let regions = message.regions;
         let asked = Duration::from_millis(message.regions_deadline_ms.into());
@@ -77,14 +105,17 @@ impl Api {
         let appending = shard.append(submission, regions, for_regions);
         match timeout_at(deadline, appending).await {
             Ok(Ok(appended)) => Ok(Response::new(describe(appended))),
-            Ok(Err(AppendError::NotHome { stream, home })) if let Some(message) = to_be_carried => {
-                self.append_in_region(shard, &Away { stream, home }, message, hops, deadline).await
-            }
             Ok(Err(error)) => {
                 log(&error);
-                Err(of_append(error, began.elapsed(), describe))
+                Err(match error {
+                    AppendError::NotHome { stream, home } => NotHere::Away(Away { stream, home }),
+                    AppendError::RightsShort { counter, wanted, held } => {
+                        NotHere::Short(Short { counter, wanted, held })
+                    }
+                    error => of_append(error, began.elapsed(), describe).into(),
+                })
             }
-            Err(_) => Err(unknown("no outcome before the deadline", began.elapsed())),
+            Err(_) => Err(unknown("no outcome before the deadline", began.elapsed()).into()),
         }
     }
 
@@ -118,6 +149,32 @@ impl Api {
     pub(super) fn own_address(&self, shard: &Shard) -> String {
         let leader = shard.raft().leadership().borrow().leader.clone();
         leader.map(|(_, node)| node.api_address).unwrap_or_default()
+    }
+}
+
+/// Why an append was not acknowledged here.
+enum NotHere {
+    /// Another region may.
+    Away(Away),
+    /// Others may have the rights.
+    Short(Short),
+    /// Nobody can help.
+    Failed(Box<Status>),
+}
+
+impl NotHere {
+    fn into_status(self) -> Status {
+        match self {
+            Self::Away(away) => away.refusal(),
+            Self::Short(short) => Asked::default().refusal(short),
+            Self::Failed(status) => *status,
+        }
+    }
+}
+
+impl From<Status> for NotHere {
+    fn from(status: Status) -> Self {
+        Self::Failed(Box::new(status))
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use anabranch_core::class::Home;
 use anabranch_core::{Context, RegionName, ShardId};
 use anabranch_gossip::{Answer, AskError, BoxFuture, NotReady, Refusal as NotTaken};
-use anabranch_proto::carried::{self, CarriedAppend};
+use anabranch_proto::carried::{self, Carried, CarriedAppend, CarriedError};
 use anabranch_proto::convert::{invalid, refusal_of, refused};
 use anabranch_proto::v1;
 use anabranch_proto::v1::refusal::{HomeUnreachable, Reason};
@@ -26,9 +26,11 @@ use tonic::{Request, Response, Status};
 #[cfg(doc)]
 use super::forward;
 use super::forward::set_hops;
-use super::refusal::{home_unreachable, lost, not_caught_up, not_leader, overload, unknown};
+use super::refusal::{
+    home_unreachable, lost, not_caught_up, not_leader, of_append, overload, unknown,
+};
 use super::{Api, Inner};
-use crate::shard::Shard;
+use crate::shard::{AppendError, Shard};
 
 /// Regions that an append is carried to at most: the home, and where that moved meanwhile. Two regions
 /// that take each other for the home do not play ball with it.
@@ -48,6 +50,14 @@ pub(super) struct Away {
 }
 
 impl Away {
+    /// Refused: append there.
+    pub(super) fn refusal(self) -> Status {
+        let Self { stream, home } = self;
+        of_append(AppendError::NotHome { stream, home }, Duration::ZERO, |_| {
+            unreachable!("nothing was written")
+        })
+    }
+
     /// Refused: `why` the home cannot be asked from region `own`. Nothing was written.
     fn unreachable(&self, own: &RegionName, why: impl Display) -> Status {
         let (stream, home) = (&self.stream, &self.home);
@@ -117,24 +127,20 @@ impl Api {
     async fn handle_carried(
         &self,
         from: &RegionName,
-        shard: ShardId,
-        question: Bytes,
+        shard: &Shard,
+        carried: CarriedAppend,
         within: Duration,
     ) -> Result<v1::AppendResponse, Status> {
         let began = Instant::now();
-        let read = CarriedAppend::decode(question);
-        let CarriedAppend { hops, after, request } =
-            read.map_err(|error| invalid("request", &error.to_string(), 0, 0))?;
+        let CarriedAppend { hops, after, request } = carried;
         if hops > HOPS_MAX {
             return Err(too_far(hops));
         }
         self.inner.carried.count_from(from);
         tracing::trace!(%from, hops, events = request.events.len(), "carried here");
-        if let Some(shard) = self.inner.shards.get(&shard) {
-            // The other half is for the append.
-            let caught_up = shard.await_context(&after, began + within / 2).await;
-            caught_up.map_err(|missing| behind(from, &missing, began.elapsed()))?;
-        }
+        // The other half is for the append.
+        let caught_up = shard.await_context(&after, began + within / 2).await;
+        caught_up.map_err(|missing| behind(from, &missing, began.elapsed()))?;
         let mut request = Request::new(request);
         request.set_timeout(within.saturating_sub(began.elapsed()));
         set_hops(request.metadata_mut(), hops);
@@ -144,11 +150,11 @@ impl Api {
 
 /// What was carried since this node started, by region.
 #[derive(Debug, Default)]
-pub(super) struct Tally(Mutex<BTreeMap<String, Carried>>);
+pub(super) struct Tally(Mutex<BTreeMap<String, Counts>>);
 
 /// Appends that were carried to and from a region.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Carried {
+pub(super) struct Counts {
     /// Carried there, because it is home.
     pub(super) to: u64,
     /// Those of them that were not acknowledged.
@@ -158,7 +164,7 @@ pub(super) struct Carried {
 }
 
 impl Tally {
-    pub(super) fn of(&self, region: &str) -> Carried {
+    pub(super) fn of(&self, region: &str) -> Counts {
         self.0.lock().get(region).copied().unwrap_or_default()
     }
 
@@ -172,7 +178,7 @@ impl Tally {
         self.count(region, |carried| carried.from += 1);
     }
     // Homes are members, and who asks has a certificate: so there are few.
-    fn count(&self, region: &RegionName, change: impl FnOnce(&mut Carried)) {
+    fn count(&self, region: &RegionName, change: impl FnOnce(&mut Counts)) {
         change(self.0.lock().entry(region.to_string()).or_default());
     }
 }
@@ -195,7 +201,17 @@ impl Answer for Answerer {
             if api.inner.stopping.is_cancelled() {
                 return Err(NotReady);
             }
-            Ok(carried::appended(api.handle_carried(from, shard, question, within).await))
+            let unreadable = |error: CarriedError| invalid("request", &error.to_string(), 0, 0);
+            Ok(match (Carried::decode(question), api.inner.shards.get(&shard)) {
+                (Err(error), _) => carried::appended(Err(unreadable(error))),
+                (Ok(_), None) => return Err(NotReady),
+                (Ok(Carried::Append(append)), Some(shard)) => {
+                    carried::appended(api.handle_carried(from, shard, append, within).await)
+                }
+                (Ok(Carried::Rights(asked)), Some(shard)) => {
+                    carried::rights_passed(api.handle_asked(from, shard, asked, within).await)
+                }
+            })
         })
     }
 }

@@ -26,6 +26,7 @@ mod malformed;
 mod operator;
 mod read;
 mod refusal;
+mod rights;
 mod serve;
 mod settings;
 mod status;

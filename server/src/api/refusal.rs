@@ -125,7 +125,7 @@ pub(super) fn of_append(
         AppendError::RightsShort { counter, wanted, held } => {
             let (stream, field) = (counter.stream.into(), counter.field.into());
             let held = u64::try_from(held).unwrap_or(u64::MAX);
-            let short = refusal::RightsShort { stream, field, wanted, held };
+            let short = refusal::RightsShort { stream, field, wanted, held, asked: Vec::new() };
             refused(Code::FailedPrecondition, message, Reason::RightsShort(short))
         }
         AppendError::BadRights(_) => convert::invalid("events.payload", &message, 0, 0),

@@ -2,6 +2,7 @@ mod carried;
 mod classes;
 mod cluster;
 mod homed;
+mod rights;
 mod served;
 
 use std::io::Error;

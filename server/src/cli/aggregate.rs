@@ -106,6 +106,9 @@ pub struct Do {
     /// What to do, each in quotes of its own
     #[arg(value_name = "OP", required = true, value_parser = operation::parse)]
     operations: Vec<Operation>,
+    /// Take from a bounded counter only what the region may, at once: do not ask other regions for rights
+    #[arg(long)]
+    own_rights: bool,
     /// Print the outcome as JSON
     #[arg(long)]
     json: bool,
@@ -190,7 +193,8 @@ const PAGE_MAX: usize = 1000;
 
 async fn operate(args: Do) -> Result<Exit> {
     let client = args.connect.client().await?;
-    let outcome = client.aggregate(&args.stream).operate(args.operations).await;
+    let operate = client.aggregate(&args.stream).operate(args.operations);
+    let outcome = operate.own_rights_only(args.own_rights).await;
     append::tell(&args.stream, outcome, args.json)
 }
 

@@ -123,8 +123,16 @@ impl World {
 
     /// Whether the leader of a region has sessions with all others.
     pub(super) fn is_connected(&self, nth: usize) -> bool {
+        self.links(nth).iter().all(|connected| *connected)
+    }
+    /// Whether it has given up all of them.
+    pub(super) fn is_alone(&self, nth: usize) -> bool {
+        self.links(nth).iter().all(|connected| !connected)
+    }
+    fn links(&self, nth: usize) -> Vec<bool> {
         let gossip = self.regions[nth].gossip[self.regions[nth].leader()].borrow();
-        gossip.as_ref().unwrap().links(SHARD).iter().all(|link| link.connected)
+        let links = gossip.as_ref().unwrap().links(SHARD);
+        links.iter().map(|link| link.connected).collect()
     }
 
     /// Cuts the cable between two regions.
