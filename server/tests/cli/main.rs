@@ -7,6 +7,7 @@ mod page;
 #[path = "../support/ports.rs"]
 mod ports;
 mod region;
+mod rules;
 mod usage;
 
 use std::ffi::OsStr;
