@@ -41,6 +41,8 @@ pub(super) struct Board {
     next: watch::Sender<Option<u64>>,
     /// Rises when everything that was found is given up.
     life: AtomicU64,
+    /// What the states' removals were at when it was begun with what they keep.
+    removals: AtomicU64,
     /// What a reader met: nobody else may ever look at what is damaged.
     met: Mutex<Option<StateError>>,
 }
@@ -51,6 +53,7 @@ impl Board {
             found: RwLock::default(),
             next: watch::Sender::new(None),
             life: AtomicU64::new(0),
+            removals: AtomicU64::new(0),
             met: Mutex::default(),
         }
     }
@@ -61,11 +64,16 @@ impl Board {
         change(&mut self.found.write())
     }
     /// Begins with what is kept. Whoever reads while this happens sees neither the old nor the new.
-    pub(super) fn begin(&self, kept: Found) {
+    pub(super) fn begin(&self, kept: Found, removals: u64) {
         self.life.fetch_add(1, Ordering::SeqCst);
+        self.removals.store(removals, Ordering::SeqCst);
         self.publish(None);
         self.change(|found| *found = kept);
         self.take_reported();
+    }
+    /// Whether what was found may lie in states that somebody has removed since.
+    pub(super) fn is_of(&self, removals: u64) -> bool {
+        self.removals.load(Ordering::SeqCst) == removals
     }
     pub(super) fn life(&self) -> u64 {
         self.life.load(Ordering::SeqCst)

@@ -144,7 +144,7 @@ impl<V: View> Follower<V> {
     fn begin(&mut self, kept: Kept) {
         let Kept { walked, rewind, last, policies, counts } = kept;
         let found = Found { walked: walked.clone(), policies, counts, ..Found::default() };
-        self.board.begin(found);
+        self.board.begin(found, self.removals);
         self.way = Way::after(self.order, &rewind);
         (self.walked, self.done, self.last) = (rewind, walked, last);
         (self.verified, self.recents, self.rewind) = (false, Recents::default(), Rewind::new());

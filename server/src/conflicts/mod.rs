@@ -261,8 +261,17 @@ impl<V: View> Conflicts<V> {
         let read = Arc::new(read);
         loop {
             let (side, read) = (self.side(order).clone(), Arc::clone(&read));
+            let mut next = side.board.next();
             let life = side.life();
             self.await_walked(order, end, deadline).await?;
+            if !side.board.is_of(side.states.removals()) {
+                // Somebody has removed what was found; its follower is about to notice.
+                match timeout_at(deadline, next.changed()).await {
+                    Ok(Ok(())) => continue,
+                    Ok(Err(_)) => return Err(ConflictError::Closed),
+                    Err(_) => return Err(ConflictError::Behind { done: 0, of: end }),
+                }
+            }
             let (side, found) = blocking(move || {
                 let found = read(&side);
                 (side, found)

@@ -301,6 +301,26 @@ async fn what_is_damaged_or_taken_away_is_found_again() {
 }
 
 #[tokio::test]
+async fn what_somebody_has_removed_is_not_taken_for_nothing() {
+    let sites = world(250, 100);
+    let mut kept = Kept::new(&sites[0]);
+    kept.follow();
+    kept.flush();
+    for order in BOTH {
+        let wanted = kept.all(order).await;
+        assert!(!wanted.is_empty());
+        kept.shared.remove_all(&[]).unwrap();
+        // Nobody has noticed yet, and nobody does before the deadline.
+        let deadline = Instant::now() + Duration::from_millis(20);
+        let found = kept.conflicts.page(&query(order), deadline).await;
+        assert!(matches!(found, Err(ConflictError::Behind { .. })), "{order:?}: {found:?}");
+        kept.insist();
+        kept.flush();
+        assert_eq!(kept.all(order).await, wanted, "{order:?}");
+    }
+}
+
+#[tokio::test]
 async fn cursors_go_on_after_what_was_told() {
     for seed in 300..306 {
         let sites = world(seed, 100);
