@@ -1,6 +1,7 @@
 //! What is written: events whose whole content follows from their id and their mark.
 //!
-//! So a reader can tell whether an event is as it was written without knowing who wrote it.
+//! So a reader can tell whether an event is as it was written without knowing who wrote it. Events that
+//! the store itself reads are the exception: what they say is in the ledger (`said.rs`).
 
 use std::fmt;
 
@@ -9,6 +10,7 @@ use bytes::Bytes;
 
 use crate::defined::Declared;
 use crate::op::Asked;
+use crate::said::Said;
 use crate::shape;
 
 /// Type of the events that the workload writes; see [`shape::kind`] for the few others.
@@ -120,7 +122,10 @@ pub fn payload(id: EventId, size: u32) -> Bytes {
 
 /// The event that was asked for, with its mark.
 pub fn new_event(asked: &Asked, mark: Mark) -> NewEvent {
-    let event = event(shape::kind(asked.id)).payload(payload(asked.id, asked.size));
+    let event = match &asked.says {
+        Some(Said { kind, payload }) => event(kind).payload(payload.clone()),
+        None => event(shape::kind(asked.id)).payload(payload(asked.id, asked.size)),
+    };
     let metadata = shape::metadata(asked.id, &mark).into_iter();
     let event = metadata.fold(event, |event, (key, value)| event.metadata(key, value));
     if shape::is_anonymous(asked.id) { event } else { event.id(asked.id) }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::content::{self, Mark};
 use crate::op::History;
+use crate::said::Said;
 use crate::shape;
 use crate::text;
 
@@ -37,22 +38,26 @@ pub struct Seen {
     pub mark: Option<Mark>,
     /// Whether type and payload are those that belong to its id and mark.
     pub intact: bool,
+    /// What it tells the store, if the store itself reads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub says: Option<Said>,
 }
 
 impl From<Event> for Seen {
     fn from(event: Event) -> Self {
         let mark = event.metadata.get(content::MARK).and_then(|text| Mark::parse(text));
         let id = shape::name(event.id, &event.metadata);
-        let intact = event.kind == shape::kind(id)
-            && mark.is_some_and(|mark| {
-                event.payload == content::payload(id, mark.size)
-                    && event.metadata == shape::metadata(id, &mark)
-            });
+        let says = Said::of(id, &event.kind, &event.payload);
+        let intact = mark.is_some_and(|mark| {
+            let content =
+                event.kind == shape::kind(id) && event.payload == content::payload(id, mark.size);
+            (content || says.is_some()) && event.metadata == shape::metadata(id, &mark)
+        });
         let place = match event.place {
             Place::Regional(place) | Place::Global(place) => place,
         };
         let Event { dot, stream, revision, stamp, .. } = event;
-        Self { dot, id, stream, revision, stamp, place, mark, intact }
+        Self { dot, id, stream, revision, stamp, place, mark, intact, says }
     }
 }
 

@@ -21,6 +21,7 @@ pub mod ledger;
 pub mod note;
 pub mod observation;
 pub mod op;
+pub mod said;
 pub mod shape;
 pub mod text;
 mod verdict;

@@ -61,6 +61,22 @@ pub enum Refusal {
     },
     /// Its sequence is older than what is remembered of its producer.
     Forgotten,
+    /// Its stream has a home, and that is another region.
+    NotHome {
+        /// The home.
+        home: String,
+        /// Which of the stream's homes, from 1.
+        epoch: u32,
+    },
+    /// Not every region was known to hold the declaration of a home.
+    HomeUnconfirmed,
+    /// The region has too few rights to a bounded counter.
+    RightsShort {
+        /// How much was to be taken.
+        wanted: u64,
+        /// What the region could take.
+        held: u64,
+    },
     /// No node took it in time.
     Unavailable,
     /// Another reason.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::note::Note;
 use crate::observation::Observation;
+use crate::said::Said;
 use crate::text;
 
 /// An event that a client asked for.
@@ -22,6 +23,9 @@ pub struct Asked {
     pub amount: i64,
     /// Bytes of its payload.
     pub size: u32,
+    /// What it tells the store, if it is read by the store itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub says: Option<Said>,
 }
 
 /// What was expected of a stream, written to or not.

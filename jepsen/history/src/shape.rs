@@ -41,11 +41,15 @@ pub enum Class {
     Surge = 9,
     /// Clients that define aggregates.
     Definer = 10,
+    /// Clients that append to streams with a home.
+    Resident = 11,
+    /// Clients that earn, spend and pass rights to bounded counters.
+    Spender = 12,
 }
 
 impl Class {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Register,
         Self::Transactor,
         Self::Collector,
@@ -56,6 +60,8 @@ impl Class {
         Self::Prober,
         Self::Surge,
         Self::Definer,
+        Self::Resident,
+        Self::Spender,
     ];
 
     /// Number of a client of this kind: the `nth` of its region.

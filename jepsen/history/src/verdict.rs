@@ -1,6 +1,6 @@
 //! What a check says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anabranch_client::Dot;
 
@@ -65,6 +65,8 @@ pub struct Verdict {
     /// What is no violation and must still be known: acknowledged events that went down with their
     /// region, say.
     pub notes: Vec<String>,
+    /// What the run has to get to for the law to mean something, and how often it did.
+    pub reached: BTreeMap<&'static str, u64>,
     /// Operations that show the first violations, by their index in the history.
     pub ops: BTreeSet<usize>,
     /// Events that show them.
@@ -83,6 +85,7 @@ impl Verdict {
             broken: 0,
             words: Vec::new(),
             notes: Vec::new(),
+            reached: BTreeMap::new(),
             ops: BTreeSet::new(),
             dots: BTreeSet::new(),
             observations: BTreeSet::new(),
@@ -101,6 +104,10 @@ impl Verdict {
                 self.observations.extend(observations);
             }
         }
+    }
+    /// Counts something that the run has to get to: also if it did `times` 0.
+    pub fn reach(&mut self, what: &'static str, times: u64) {
+        *self.reached.entry(what).or_default() += times;
     }
     /// Whether there was anything to look at.
     pub fn tested(&self) -> bool {

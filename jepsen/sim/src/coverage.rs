@@ -8,6 +8,8 @@ use crate::outcome::Outcome;
 
 /// How often each kind of fault must have struck.
 pub const STRIKES_LEAST: u32 = 20;
+/// How often the runs must have got to each thing that some law says little without.
+pub const REACHED_LEAST: u64 = 50;
 /// How many seeds there must have been.
 pub const SEEDS_LEAST: usize = 100;
 /// How long clusters must have run, in simulated time.
@@ -26,6 +28,8 @@ pub struct Coverage {
     pub struck: BTreeMap<String, u32>,
     /// Facts looked at, by law.
     pub facts: BTreeMap<String, u64>,
+    /// How often runs got to what they have to get to.
+    pub reached: BTreeMap<String, u64>,
     /// Runs that were made twice.
     pub twice: usize,
 }
@@ -41,6 +45,9 @@ impl Coverage {
         }
         for (law, facts) in &outcome.facts {
             *self.facts.entry(law.clone()).or_default() += facts;
+        }
+        for (what, times) in &outcome.reached {
+            *self.reached.entry(what.clone()).or_default() += times;
         }
     }
 
@@ -66,6 +73,9 @@ impl Coverage {
                 missing.push(format!("{law} was not tested"));
             }
         }
+        for (what, times) in self.reached.iter().filter(|(_, times)| **times < REACHED_LEAST) {
+            missing.push(format!("{what} was reached {times} times, {REACHED_LEAST} it must"));
+        }
         if self.twice * 10 < self.seeds {
             missing
                 .push(format!("{} of {} seeds ran twice, one in ten must", self.twice, self.seeds));
@@ -86,12 +96,14 @@ mod tests {
             ops: 1,
             struck: Kind::all().map(|kind| (kind.slug(), STRIKES_LEAST)).collect(),
             facts: [("durable".to_owned(), 1)].into(),
+            reached: [("a hand-over".to_owned(), REACHED_LEAST)].into(),
             twice: 10,
         };
         assert_eq!(coverage.missing(), Vec::<String>::new());
         coverage.struck.insert("pause".to_owned(), STRIKES_LEAST - 1);
         coverage.facts.insert("cursor".to_owned(), 0);
         coverage.twice = 9;
-        assert_eq!(coverage.missing().len(), 3, "{:?}", coverage.missing());
+        coverage.reached.insert("a hand-over".to_owned(), REACHED_LEAST - 1);
+        assert_eq!(coverage.missing().len(), 4, "{:?}", coverage.missing());
     }
 }

@@ -246,6 +246,10 @@ fn figures(tally: &Tally) {
     for (law, facts) in &coverage.facts {
         println!("  {facts:9}  {law}");
     }
+    println!("reached:");
+    for (what, times) in &coverage.reached {
+        println!("  {times:9}  {what}");
+    }
     for (law, times) in tally.laws() {
         println!("broken in {times} runs: {law}");
     }

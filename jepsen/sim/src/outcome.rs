@@ -30,6 +30,8 @@ pub struct Outcome {
     pub excerpt: String,
     /// Facts looked at, by law.
     pub facts: BTreeMap<String, u64>,
+    /// How often the run got to what it has to get to.
+    pub reached: BTreeMap<String, u64>,
     /// How often each kind of fault struck, by its name.
     pub struck: BTreeMap<String, u32>,
     /// Operations of clients.
@@ -50,12 +52,17 @@ impl Outcome {
             words: verdict.words.first().cloned().unwrap_or_default(),
         });
         let facts = findings.verdicts.iter().map(|v| (v.name.to_owned(), v.facts));
+        let mut reached: BTreeMap<String, u64> = BTreeMap::new();
+        for (what, times) in findings.verdicts.iter().flat_map(|verdict| &verdict.reached) {
+            *reached.entry((*what).to_owned()).or_default() += times;
+        }
         let struck = findings.struck.iter().map(|(kind, times)| (kind.slug(), *times));
         Self {
             seed,
             broken: broken.collect(),
             excerpt: report::excerpts(findings),
             facts: facts.collect(),
+            reached,
             struck: struck.collect(),
             ops: findings.evidence.history.ops.len() as u64,
             simulated: findings.simulated,
@@ -71,6 +78,7 @@ impl Outcome {
             broken: vec![BrokenLaw { law, broken: 1, words }],
             excerpt: String::new(),
             facts: BTreeMap::new(),
+            reached: BTreeMap::new(),
             struck: BTreeMap::new(),
             ops: 0,
             simulated: Duration::ZERO,

@@ -4,6 +4,7 @@
 //! ```text
 //!  Plan::draw(seed) ─► Workload::start(.., home) ─► registers, transactors, collectors, hoppers,
 //!  Sites (whose sockets?) ─┘    one a region        producers, tellers, probers, definers,
+//!                                                   residents, spenders, changers,
 //!                                                   subscribers, surge
 //!                                                              │
 //!                                              ledger ◄────────┘      harvest: converge, read, prints
@@ -24,9 +25,11 @@ mod prober;
 mod producer;
 mod reads;
 mod register;
+mod resident;
 mod revisions;
 mod scribe;
 mod sites;
+mod spender;
 mod subscriber;
 mod surge;
 mod teller;
@@ -189,6 +192,13 @@ fn writers(home: &Home, surging: watch::Receiver<bool>) -> JoinSet<()> {
     }
     for nth in 0..mix.definers {
         writers.spawn(definer::run(home.clone(), nth));
+    }
+    let homed = Arc::new(Revisions::default());
+    for nth in 0..mix.residents {
+        writers.spawn(resident::run(home.clone(), nth, homed.clone()));
+    }
+    for nth in 0..mix.spenders {
+        writers.spawn(spender::run(home.clone(), nth));
     }
     writers.spawn(surge::run(home.clone(), surging));
     writers

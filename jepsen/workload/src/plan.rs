@@ -28,14 +28,19 @@ pub struct Mix {
     pub probers: u32,
     /// Clients that define aggregates.
     pub definers: u32,
+    /// Clients that append to streams with a home, declare homes and hand streams over.
+    pub residents: u32,
+    /// Clients that earn, spend and pass rights to bounded counters.
+    pub spenders: u32,
 }
 
 impl Mix {
     /// Clients of a region that write.
     pub fn clients(&self) -> u32 {
         let Self { registers, transactors, collectors, hoppers, producers, .. } = *self;
-        let Self { tellers, probers, definers, .. } = *self;
-        registers + transactors + collectors + hoppers + producers + tellers + probers + definers
+        let Self { tellers, probers, definers, residents, spenders, .. } = *self;
+        let first = registers + transactors + collectors + hoppers + producers + tellers;
+        first + probers + definers + residents + spenders
     }
 }
 
@@ -109,6 +114,8 @@ impl Plan {
             tellers: few(&mut rng),
             probers: u32::from(rng.random_bool(0.6)),
             definers: 1,
+            residents: 1,
+            spenders: 1,
         };
         let reach = match rng.random_range(0..100) {
             0..75 => Reach::Small,
@@ -145,6 +152,8 @@ impl Plan {
             tellers: 2,
             probers: 1,
             definers: 1,
+            residents: 1,
+            spenders: 1,
         };
         Self {
             seed,

@@ -12,6 +12,7 @@ use anabranch_history::content::{Mark, Name, new_event};
 use anabranch_history::ledger::{Call, OpId};
 use anabranch_history::note::{Note, Refusal};
 use anabranch_history::op::{Ack, Asked, By, Conflict, Expectation, Outcome, Repeat};
+use anabranch_history::said::Said;
 use anabranch_history::shape;
 use rand::Rng;
 use rand::rngs::SmallRng;
@@ -42,6 +43,7 @@ pub(crate) struct Piece {
     pub(crate) stream: String,
     pub(crate) amount: i64,
     pub(crate) size: u32,
+    pub(crate) says: Option<Said>,
 }
 
 impl Wish {
@@ -55,7 +57,13 @@ impl Wish {
     }
     /// Adds an event that brings money.
     pub(crate) fn money(mut self, stream: impl Into<String>, amount: i64, size: u32) -> Self {
-        self.events.push(Piece { stream: stream.into(), amount, size });
+        self.events.push(Piece { stream: stream.into(), amount, size, says: None });
+        self
+    }
+    /// Adds an event that the store itself reads.
+    pub(crate) fn tell(mut self, stream: impl Into<String>, said: Said) -> Self {
+        let size = said.payload.len() as u32;
+        self.events.push(Piece { stream: stream.into(), amount: 0, size, says: Some(said) });
         self
     }
     /// Adds an expectation.
@@ -88,6 +96,8 @@ pub(crate) struct Told {
     pub(crate) outcome: Outcome,
     /// If it is unknown: what names the attempt.
     pub(crate) ticket: Option<Ticket>,
+    /// If it was refused, what the refusal says beyond words.
+    pub(crate) refusal: Option<Refusal>,
 }
 
 /// Writes for one client: one append at a time, all under one producer.
@@ -151,9 +161,9 @@ impl Scribe {
     pub(crate) fn begin(&mut self, wish: Wish, roams: bool) -> Sent {
         self.op += 1;
         let (run, writer, op) = (self.home.plan.run, self.number, self.op);
-        let asked = |(nth, Piece { stream, amount, size })| {
+        let asked = |(nth, Piece { stream, amount, size, says })| {
             let id = Name { run, writer, op, nth }.id();
-            Asked { id, stream, amount, size }
+            Asked { id, stream, amount, size, says }
         };
         let Wish { events, expects, regions, bytes } = wish;
         let mut events: Vec<Asked> = (0..).zip(events).map(asked).collect();
@@ -242,14 +252,13 @@ impl Scribe {
     async fn tell(&self, append: Append, sent: &Sent) -> Told {
         let Some(result) = self.call(append).await else {
             let why = "the client was silent".into();
-            return Told { outcome: Outcome::Unknown { why }, ticket: None };
+            return Told { outcome: Outcome::Unknown { why }, ticket: None, refusal: None };
         };
-        if let Err(error) = &result
-            && let Some(by) = refusal(error)
-        {
+        let refusal = result.as_ref().err().and_then(refusal);
+        if let Some(by) = refusal.clone() {
             self.home.ledger.note(Note::Refused { tag: sent.tag, by });
         }
-        told(result)
+        Told { refusal, ..told(result) }
     }
 }
 
@@ -301,7 +310,7 @@ fn told(result: Result<Appended, AppendError>) -> Told {
             (Outcome::Unknown { why }, ticket)
         }
     };
-    Told { outcome, ticket }
+    Told { outcome, ticket, refusal: None }
 }
 
 /// What a refusal says beyond words; none if it is none, or has an outcome of its own.
@@ -323,12 +332,15 @@ fn refusal(error: &AppendError) -> Option<Refusal> {
         AppendError::Refused { code: Code::Unavailable | Code::FailedPrecondition, .. } => {
             Refusal::Unavailable
         }
-        AppendError::NotHome { .. }
-        | AppendError::HomeUnreachable { .. }
-        | AppendError::HomeUnconfirmed { .. } => Refusal::Unavailable,
-        AppendError::RightsShort { .. }
-        | AppendError::NoDefinition { .. }
-        | AppendError::Refused { .. } => Refusal::Other,
+        AppendError::NotHome { home, epoch, .. } => {
+            Refusal::NotHome { home: home.clone(), epoch: *epoch }
+        }
+        AppendError::HomeUnreachable { .. } => Refusal::Unavailable,
+        AppendError::HomeUnconfirmed { .. } => Refusal::HomeUnconfirmed,
+        AppendError::RightsShort { wanted, held, .. } => {
+            Refusal::RightsShort { wanted: *wanted, held: *held }
+        }
+        AppendError::NoDefinition { .. } | AppendError::Refused { .. } => Refusal::Other,
     })
 }
 
@@ -346,6 +358,7 @@ mod tests {
                 stream: format!("probe-{nth}"),
                 amount: 0,
                 size: 900_000,
+                says: None,
             };
             let mut events: Vec<Asked> = (0..5).map(asked).collect();
             fill(tag, &mut events, 4 * 1024 * 1024);

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use anabranch_client::Client;
 use anabranch_core::RegionName;
+use anabranch_core::class::RELEASED;
 use anabranch_history::checks;
 use anabranch_history::content::Name;
 use anabranch_history::evidence::{Evidence, Recovery};
 use anabranch_history::ledger::Ledger;
 use anabranch_history::note::{Note, Refusal};
 use anabranch_history::op::{History, Op};
+use anabranch_history::said::is_homed;
 use anabranch_history::shape::Class;
 use anabranch_server::demo::cluster::{Cluster, Endpoints, Plan as Ground};
 use anabranch_server::demo::wan::Map;
@@ -146,7 +148,20 @@ fn idle(history: &History) -> Option<String> {
     let elsewhere = history.repeats.iter().filter(|repeat| {
         repeat.region != repeat.first.first.origin.region.as_str() && repeat.said_so
     });
+    // Whoever releases was confirmed by all: from then on every expectation is strict.
+    let says = |op: &Op, kind| op.events[0].says.as_ref().is_some_and(|said| said.kind == kind);
+    let acks = history.ops.iter().filter(|op| op.ack().is_some());
+    let released = acks.filter(|op| says(op, RELEASED)).map(|op| op.returned).min();
+    let strict = |op: &Op| {
+        let homed = is_homed(&op.events[0].stream) && !op.expects.is_empty();
+        homed && released.is_some_and(|released| released < op.called)
+    };
     let counts = [
+        ("homed appends after a hand-over", acked(&strict)),
+        (
+            "spends without rights",
+            noted(&|note| matches!(note, Note::Refused { by: Refusal::RightsShort { .. }, .. })),
+        ),
         ("transactions that check other streams", acked(&|op| op.expects.len() > 2)),
         ("retries that may wander", acked(&|op| op.roams)),
         ("repetitions in another region", elsewhere.count()),

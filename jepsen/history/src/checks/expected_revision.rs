@@ -16,7 +16,8 @@
 //! Unknown outcomes: an append that is in the log may have taken effect at any time after its call,
 //! one that is not never did.
 //!
-//! It cannot see: appends and conflicts of a region whose log nobody could read; reads, which are not
+//! It cannot see: appends and conflicts of a region whose log nobody could read; conflicts on streams with
+//! a home, which are those of `homes.rs`; reads, which are not
 //! promised to be linearizable; the order of events that one import brought.
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ use super::{Broken, Verdict};
 use crate::case::{Case, Log};
 use crate::intervals::{By, Impossible, Observer, Step, linearizable};
 use crate::op::{Conflict, Expectation, Op, Outcome};
+use crate::said::is_homed;
 
 /// Checks the appends and conflicts of every region against its log.
 pub fn check(case: &Case<'_>) -> Verdict {
@@ -39,7 +41,10 @@ pub fn check(case: &Case<'_>) -> Verdict {
             check_append(&mut verdict, case, log, step);
         }
         let mut observers = Vec::new();
-        for (at, op) in case.ops().filter(|(_, op)| op.region == log.region) {
+        // Of a stream with a home, the home answers.
+        let answers =
+            |op: &Op| op.region == log.region && !op.expects.iter().any(|on| is_homed(&on.stream));
+        for (at, op) in case.ops().filter(|(_, op)| answers(op)) {
             if let Outcome::Conflict { conflicts } = &op.outcome {
                 let observed = observe(log, &steps, op, conflicts);
                 verdict.check(observed.is_ok(), || {

@@ -77,6 +77,7 @@ fn as_written(verdict: &mut Verdict, case: &Case<'_>, log: &Log<'_>, seen: &Seen
     let same = (place, of as usize, amount, size)
         == (nth, op.events.len(), event.amount, event.size)
         && seen.stream == event.stream
+        && seen.says == event.says
         && tag == op.tag;
     verdict.check(seen.intact && same, || broken(&format!("written as {event:?} of {:?}", op.tag)));
 }

@@ -7,6 +7,7 @@
 pub mod aggregates;
 pub mod answers;
 pub mod atomic;
+pub mod bounded;
 pub mod conflicts;
 pub mod converge;
 pub mod cursor;
@@ -15,6 +16,7 @@ pub mod exactly_once;
 pub mod expected_revision;
 pub mod fencing;
 pub mod global_order;
+pub mod homes;
 pub mod honesty;
 pub mod limits;
 pub mod one_content;
@@ -36,7 +38,7 @@ pub use crate::verdict::{Broken, Verdict};
 pub type Check = fn(&Case<'_>) -> Verdict;
 
 /// All laws.
-pub const ALL: [Check; 21] = [
+pub const ALL: [Check; 23] = [
     processes::check,
     recovery::check,
     durable::check,
@@ -53,6 +55,8 @@ pub const ALL: [Check; 21] = [
     selections::check,
     aggregates::check,
     conflicts::check,
+    homes::check,
+    bounded::check,
     atomic::check,
     fencing::check,
     walks::check,

@@ -24,8 +24,8 @@ pub fn check(case: &Case<'_>) -> Verdict {
             for seen in events {
                 let place = || format!("{region} ({order})");
                 let (name, one) = first.entry(&seen.dot).or_insert_with(|| (place(), seen));
-                let same = (one.id, &one.stream, one.stamp, one.mark, one.intact)
-                    == (seen.id, &seen.stream, seen.stamp, seen.mark, seen.intact);
+                let same = (one.id, &one.stream, one.stamp, one.mark, one.intact, &one.says)
+                    == (seen.id, &seen.stream, seen.stamp, seen.mark, seen.intact, &seen.says);
                 verdict.check(same, || {
                     let words = format!("{name} shows {one:?}, {} shows {seen:?}", place());
                     Broken::new(words).dot(&seen.dot).ops(case.op_of(&seen.dot))

@@ -117,6 +117,7 @@ fn op(nth: u32, region: &str, stream: &str, before: &[Seen]) -> (Op, Vec<Seen>) 
         stream: stream.to_owned(),
         amount: 0,
         size: 30,
+        says: None,
     };
     let events = vec![asked(0), asked(1)];
     let marks = Mark::all(tag(nth), &events);
@@ -129,6 +130,7 @@ fn op(nth: u32, region: &str, stream: &str, before: &[Seen]) -> (Op, Vec<Seen>) 
         place: position + event,
         mark: Some(mark),
         intact: true,
+        says: None,
     });
     let seen: Vec<Seen> = seen.collect();
     let ack = Ack {
@@ -172,7 +174,7 @@ pub(crate) fn conflict(region: &str, streams: &[(&str, Expect, Option<u64>)], at
         region: region.into(),
         roams: false,
         tag: tag(50),
-        events: vec![Asked { id, stream: streams[0].0.into(), amount: 0, size: 30 }],
+        events: vec![Asked { id, stream: streams[0].0.into(), amount: 0, size: 30, says: None }],
         expects: conflicts.iter().map(|conflict| conflict.expectation.clone()).collect(),
         regions: 1,
         called,

@@ -68,6 +68,7 @@ impl Store {
                 _ => 0,
             },
             size: 20,
+            says: None,
         };
         let events: Vec<Asked> = (0..count).map(asked).collect();
         let expects = match self.rng.random_range(0..4) {

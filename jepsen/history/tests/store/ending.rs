@@ -174,6 +174,7 @@ fn shown(log: &[Group]) -> Vec<Seen> {
                 place: seen.len() as u64,
                 mark: Some(Mark { of: group.of, ..mark }),
                 intact: true,
+                says: None,
             });
             *revision += 1;
         }

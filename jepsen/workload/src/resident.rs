@@ -1,0 +1,222 @@
+//! Residents: clients of every region that append to streams with a home, at the revision that they know
+//! of; that declare the homes in the first place, and hand streams over where the home is.
+//!
+//! An append where the home is not may be refused, or passed on: both are fine.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anabranch_client::Event;
+use anabranch_core::RegionName;
+use anabranch_core::class::{Change, stream_of};
+use anabranch_core::event::category;
+use anabranch_history::note::Refusal;
+use anabranch_history::op::Outcome;
+use anabranch_history::said::{HOMED, Said};
+use anabranch_history::shape::Class;
+use rand::Rng;
+use rand::seq::IndexedRandom;
+
+use crate::dice;
+use crate::home::Home;
+use crate::reads;
+use crate::revisions::{Revisions, wrong};
+use crate::scribe::{Scribe, Wish};
+
+/// Streams of each category.
+const STREAMS: u32 = 2;
+/// How long an append is tried: where the home is not, it is refused until then.
+const PATIENCE: Duration = Duration::from_millis(1_500);
+/// The first category gets its home at once, the others up to so long after each other.
+const DECLARED_WITHIN: Duration = Duration::from_secs(8);
+
+/// When a category gets its home, and which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Declaration {
+    category: &'static str,
+    at: Duration,
+    /// Number of the region that declares itself the home.
+    by: usize,
+    /// Another one that does so at the same time.
+    rival: Option<usize>,
+}
+
+/// The declarations of a run: the same for all clients.
+fn declarations(seed: u64, regions: usize) -> Vec<Declaration> {
+    let mut rng = dice::rng(seed, "homes", 0, 0);
+    let mut at = Duration::ZERO;
+    let declaration = |category| {
+        let (by, steps) = (rng.random_range(0..regions), rng.random_range(0..regions));
+        let rival = rng.random_bool(0.4).then_some((by + steps) % regions);
+        let declaration = Declaration { category, at, by, rival: rival.filter(|it| *it != by) };
+        at += DECLARED_WITHIN.mul_f64(rng.random_range(0.3..1.0));
+        declaration
+    };
+    HOMED.into_iter().map(declaration).collect()
+}
+
+struct Resident {
+    scribe: Scribe,
+    revisions: Arc<Revisions>,
+    /// What it has to declare.
+    to_declare: Vec<Declaration>,
+    /// Streams that have their home elsewhere, as far as is known.
+    away: BTreeSet<String>,
+}
+
+/// Runs client `nth` of the region until it is told to stop.
+pub(crate) async fn run(home: Home, nth: u32, revisions: Arc<Revisions>) {
+    let number = Class::Resident.writer(home.number, nth);
+    let client = home.client("resident", nth, false);
+    let rng = home.rng("resident", nth);
+    let here = home.number;
+    let all = declarations(home.plan.seed, home.sites.regions().len()).into_iter();
+    let own = |it: &Declaration| nth == 0 && (it.by == here || it.rival == Some(here));
+    let patience = home.plan.deadline.min(PATIENCE);
+    let mut scribe = Scribe::new(home, number, client, false, rng);
+    scribe.set_deadline(patience);
+    let to_declare = all.filter(own).collect();
+    let mut resident = Resident { scribe, revisions, to_declare, away: BTreeSet::new() };
+    while !resident.scribe.home.stopped() {
+        resident.turn().await;
+        resident.scribe.home.think(&mut resident.scribe.rng).await;
+    }
+}
+
+impl Resident {
+    async fn turn(&mut self) {
+        let now = self.scribe.home.ledger.now();
+        if let Some(at) = self.to_declare.iter().position(|it| it.at <= now) {
+            self.declare(at).await;
+        }
+        let category = *HOMED.choose(&mut self.scribe.rng).expect("not empty");
+        let stream = format!("{category}-{}", self.scribe.rng.random_range(0..STREAMS));
+        // Where it is known to be refused, that is not tried every time.
+        if self.away.contains(&stream) && self.scribe.rng.random_bool(0.6) {
+            return;
+        }
+        if self.scribe.rng.random_bool(0.15) {
+            self.hand_over(category, &stream).await;
+        }
+        self.append(&stream).await;
+    }
+
+    /// Says that this region is the home of a category, until it is, or another one is.
+    async fn declare(&mut self, at: usize) {
+        let home = region(self.scribe.home.name());
+        let category = self.to_declare[at].category.to_owned();
+        let said = Said::change(&Change::Declared { category: category.clone(), home });
+        let (_, told) = self.scribe.append(Wish::new().tell(stream_of(&category), said)).await;
+        match &told.outcome {
+            Outcome::Acknowledged(_) => drop(self.to_declare.remove(at)),
+            Outcome::Refused { why } if why.contains("homed already") => {
+                self.to_declare.remove(at);
+            }
+            _ => {}
+        }
+    }
+
+    async fn append(&mut self, stream: &str) {
+        let right = self.revisions.expectation(stream);
+        let rng = &mut self.scribe.rng;
+        let events = rng.random_range(1..3);
+        let wish = (0..events).fold(Wish::new(), |wish, _| wish.event(stream, 40));
+        let wish = match rng.random_range(0..100) {
+            0..75 => wish.expect(stream, right),
+            75..85 => wish.expect(stream, wrong(rng, right)),
+            _ => wish,
+        };
+        let (_, told) = self.scribe.append(wish).await;
+        self.revisions.learn(&told.outcome);
+        match (&told.outcome, &told.refusal) {
+            (_, Some(Refusal::NotHome { .. })) => drop(self.away.insert(stream.to_owned())),
+            (Outcome::Acknowledged(_) | Outcome::Conflict { .. }, _) => {
+                self.away.remove(stream);
+            }
+            _ => {}
+        }
+    }
+
+    /// Gives the stream, or all others of its category, to another region, if this one is the home.
+    async fn hand_over(&mut self, category: &str, stream: &str) {
+        let next = self.scribe.home.elsewhere(&mut self.scribe.rng);
+        if next == self.scribe.home.number {
+            return;
+        }
+        let read = self.scribe.client.read_stream(stream_of(category));
+        let what = || format!("a read of the homes of {category}");
+        let home = &self.scribe.home;
+        let Some(events) = reads::collect(home, self.scribe.number, what, read).await else {
+            return;
+        };
+        let homes = Homes::of(&events);
+        let alone = self.scribe.rng.random_bool(0.7).then(|| stream.to_owned());
+        let Some((current, epoch)) = homes.home(category, alone.as_deref()) else { return };
+        if current.as_str() != self.scribe.home.name() {
+            return;
+        }
+        let to = region(&self.scribe.home.sites.regions()[next]);
+        let (category, epoch) = (category.to_owned(), epoch + 1);
+        let change = Change::Released { category, stream: alone, to, epoch };
+        let wish = Wish::new().tell(stream_of(change.category()), Said::change(&change));
+        self.scribe.append(wish).await;
+    }
+}
+
+fn region(name: &str) -> RegionName {
+    RegionName::new(name).expect("regions of a cluster have names")
+}
+
+/// Homes as a stream of classes tells them: a guess, since more may be on its way.
+#[derive(Debug, Default)]
+struct Homes {
+    categories: BTreeMap<String, (RegionName, u32)>,
+    streams: BTreeMap<String, (RegionName, u32)>,
+}
+
+impl Homes {
+    fn of(events: &[Event]) -> Self {
+        let mut homes = Self::default();
+        for event in events {
+            match Change::read(&event.stream, &event.kind, &event.payload) {
+                Ok(Change::Declared { category, home }) => {
+                    homes.categories.entry(category).or_insert((home, 1));
+                }
+                Ok(Change::Released { stream: Some(stream), to, epoch, .. }) => {
+                    homes.streams.insert(stream, (to, epoch));
+                }
+                Ok(Change::Released { category, to, epoch, .. }) => {
+                    homes.categories.insert(category, (to, epoch));
+                }
+                Err(_) => {}
+            }
+        }
+        homes
+    }
+
+    /// Home of a stream, or of the streams of a category that were not handed over by themselves.
+    fn home(&self, of: &str, stream: Option<&str>) -> Option<(RegionName, u32)> {
+        let moved = stream.and_then(|stream| self.streams.get(stream));
+        debug_assert!(stream.is_none_or(|stream| category(stream) == of));
+        moved.or_else(|| self.categories.get(of)).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_category_gets_a_home_and_some_have_rivals() {
+        let all: Vec<_> = (0..50).map(|seed| declarations(seed, 3)).collect();
+        for declarations in &all {
+            assert_eq!(declarations.len(), HOMED.len());
+            assert_eq!(declarations[0].at, Duration::ZERO);
+            assert!(declarations.iter().all(|it| it.by < 3 && it.rival != Some(it.by)));
+            assert!(declarations[1].at > Duration::from_secs(2));
+        }
+        assert!(all.iter().flatten().any(|it| it.rival.is_some()));
+        assert_eq!(declarations(7, 3), declarations(7, 3));
+    }
+}
