@@ -10,16 +10,22 @@ use anabranch_core::Dot;
 use anabranch_core::event::category;
 use serde_json::{Map, Value as Json, json};
 
+use crate::board;
 use crate::content::Name;
 use crate::evidence::Seen;
+use crate::said::{LEFT, SEATS};
 use crate::shape::Class;
 
 /// Type of the events that declare a definition.
 pub const KIND: &str = "DefinitionDeclared";
-/// Categories with aggregates.
-pub const CATEGORIES: [&str; 3] = ["set", "made", "hop"];
+/// Categories with aggregates. Those of the first two are changed by operations, the others by ordinary
+/// events.
+pub const CATEGORIES: [&str; 5] = [board::CATEGORY, SEATS, "set", "made", "hop"];
 /// Versions that a definer declares of each.
 pub const VERSIONS: u32 = 3;
+
+/// A flag that nobody raises, of every other version of what operations change.
+pub const SPARE: &str = "spare";
 
 /// A definition that a definer declares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,9 +42,11 @@ impl Declared {
     /// What an operation of a definer declares, the first being 1; none if it is another client's.
     pub fn of(writer: u32, op: u32) -> Option<Self> {
         let nth = op.checked_sub(1).filter(|_| Class::of(writer) == Some(Class::Definer))?;
-        let category = CATEGORIES[nth as usize % CATEGORIES.len()];
+        let home = (writer >> 16) & 0xff;
+        // Each region begins with another one.
+        let category = CATEGORIES[(nth + home) as usize % CATEGORIES.len()];
         let version = nth / CATEGORIES.len() as u32 + 1;
-        Some(Self { version, category, home: (writer >> 16) & 0xff })
+        Some(Self { version, category, home })
     }
 
     /// The stream that it is declared in.
@@ -46,8 +54,24 @@ impl Declared {
         format!("$definition-{}", self.category)
     }
 
+    /// Whether operations change its aggregates, and no ordinary event does.
+    pub fn is_operated(self) -> bool {
+        [board::CATEGORY, SEATS].contains(&self.category)
+    }
+
     /// The definition.
     pub fn definition(self) -> Json {
+        if self.is_operated() {
+            let mut fields = match self.category {
+                SEATS => json!({ LEFT: "bounded-counter" }),
+                _ => board::fields(),
+            };
+            if self.has_more() {
+                fields[SPARE] = "flag".into();
+            }
+            let (category, version) = (self.category, self.version);
+            return json!({ "category": category, "version": version, "fields": fields });
+        }
         let mut fields = json!({
             "events": "g-counter", "regions": "or-set", "last": "lww-register", "latest": "max",
             "home": "mv-register", "before": "ordered", "turns": "ordered from 0",
@@ -61,7 +85,7 @@ impl Declared {
             "turns += 1 when before != @region".into(),
             "before = @region".into(),
         ];
-        if self.has_map() {
+        if self.has_more() {
             fields["by"] = "map of g-counter".into();
             on.push("by[@region] += 1".into());
         }
@@ -70,7 +94,7 @@ impl Declared {
     }
 
     /// Every other version has one field more.
-    fn has_map(self) -> bool {
+    pub fn has_more(self) -> bool {
         self.version.is_multiple_of(2)
     }
 
@@ -110,7 +134,7 @@ impl Declared {
             let both = json!({ "settled": settled, "tentative": tentative });
             fields.insert(name.into(), both);
         }
-        if self.has_map() {
+        if self.has_more() {
             let counts = by.into_iter().map(|(region, ids)| (region.to_owned(), ids.len().into()));
             fields.insert("by".into(), Json::Object(counts.collect()));
         }
@@ -160,7 +184,7 @@ mod tests {
                 (&*definition.category, definition.version),
                 (declared.category, declared.version)
             );
-            assert_eq!((declared.home, declared.version), (2, 1 + (op - 1) / 3));
+            assert_eq!((declared.home, declared.version), (2, 1 + (op - 1) / 5));
         }
         assert_eq!(Declared::of(writer, 0), None);
         assert_eq!(Declared::of(Class::Collector.writer(2, 0), 1), None);

@@ -9,6 +9,7 @@
 //! The same crate judges simulated clusters and clusters of real processes. Every check costs
 //! O(n log n) and looks at nothing but the [`Evidence`].
 
+pub mod board;
 mod case;
 pub mod checks;
 pub mod content;

@@ -1,9 +1,9 @@
-//! Events that the store itself reads: changes of class, and of rights.
+//! Events that the store itself reads: changes of class, operations, and changes of rights.
 //!
 //! What they say follows from nothing but the ledger, where it stands in full.
 
 use anabranch_client::EventId;
-use anabranch_core::aggregate::{Action, Operation, Operations};
+use anabranch_core::aggregate::{self, Action, Operation, Operations};
 use anabranch_core::class::{self, Change};
 use anabranch_core::event::category;
 use anabranch_core::{RegionName, rights};
@@ -41,6 +41,7 @@ impl Said {
         let read = match class {
             Class::Resident => [class::DECLARED, class::RELEASED].contains(&kind),
             Class::Spender => kind == rights::EVENT_TYPE,
+            Class::Changer => kind == aggregate::EVENT_TYPE,
             _ => false,
         };
         let payload = std::str::from_utf8(payload).ok().filter(|_| read)?;
@@ -53,6 +54,11 @@ impl Said {
         let payload = String::from_utf8(event.payload.to_vec()).expect("it is JSON");
         Self { kind: event.kind, payload }
     }
+    /// Operations on an aggregate.
+    pub fn operations(operations: Vec<Operation>) -> Self {
+        let payload = Operations { operations, observed: None }.to_json();
+        Self { kind: aggregate::EVENT_TYPE.to_owned(), payload }
+    }
     /// Changes of the rights to the bounded counter [`LEFT`].
     pub fn rights(actions: impl IntoIterator<Item = Action>) -> Self {
         let operation = |action| Operation { field: LEFT.to_owned(), key: None, action };
@@ -64,6 +70,14 @@ impl Said {
     /// The change of class that it is, in this stream.
     pub fn as_change(&self, stream: &str) -> Option<Change> {
         Change::read(stream, &self.kind, self.payload.as_bytes()).ok()
+    }
+    /// The operations that it is, none of them about rights.
+    pub fn as_operations(&self) -> Vec<Operation> {
+        if self.kind != aggregate::EVENT_TYPE {
+            return Vec::new();
+        }
+        let operations = Operations::from_json(self.payload.as_bytes());
+        operations.map(|all| all.operations).unwrap_or_default()
     }
     /// The changes of rights that it is, in order: what each takes from or gives to which region.
     pub fn as_rights(&self, by: &RegionName) -> Vec<(RegionName, i128)> {

@@ -45,11 +45,13 @@ pub enum Class {
     Resident = 11,
     /// Clients that earn, spend and pass rights to bounded counters.
     Spender = 12,
+    /// Clients that change aggregates by operations.
+    Changer = 13,
 }
 
 impl Class {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Register,
         Self::Transactor,
         Self::Collector,
@@ -62,6 +64,7 @@ impl Class {
         Self::Definer,
         Self::Resident,
         Self::Spender,
+        Self::Changer,
     ];
 
     /// Number of a client of this kind: the `nth` of its region.

@@ -13,6 +13,7 @@
 //! Time passes through tokio only and randomness comes from seeds only, so that all of it runs in a
 //! simulation as on real processes.
 
+mod changer;
 mod collector;
 mod definer;
 mod dice;
@@ -199,6 +200,9 @@ fn writers(home: &Home, surging: watch::Receiver<bool>) -> JoinSet<()> {
     }
     for nth in 0..mix.spenders {
         writers.spawn(spender::run(home.clone(), nth));
+    }
+    for nth in 0..mix.changers {
+        writers.spawn(changer::run(home.clone(), nth));
     }
     writers.spawn(surge::run(home.clone(), surging));
     writers

@@ -32,6 +32,8 @@ pub struct Mix {
     pub residents: u32,
     /// Clients that earn, spend and pass rights to bounded counters.
     pub spenders: u32,
+    /// Clients that change aggregates by operations.
+    pub changers: u32,
 }
 
 impl Mix {
@@ -39,8 +41,9 @@ impl Mix {
     pub fn clients(&self) -> u32 {
         let Self { registers, transactors, collectors, hoppers, producers, .. } = *self;
         let Self { tellers, probers, definers, residents, spenders, .. } = *self;
+        let Self { changers, .. } = *self;
         let first = registers + transactors + collectors + hoppers + producers + tellers;
-        first + probers + definers + residents + spenders
+        first + probers + definers + residents + spenders + changers
     }
 }
 
@@ -116,6 +119,7 @@ impl Plan {
             definers: 1,
             residents: 1,
             spenders: 1,
+            changers: 1,
         };
         let reach = match rng.random_range(0..100) {
             0..75 => Reach::Small,
@@ -154,6 +158,7 @@ impl Plan {
             definers: 1,
             residents: 1,
             spenders: 1,
+            changers: 1,
         };
         Self {
             seed,

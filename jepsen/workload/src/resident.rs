@@ -96,7 +96,7 @@ impl Resident {
         if self.away.contains(&stream) && self.scribe.rng.random_bool(0.6) {
             return;
         }
-        if self.scribe.rng.random_bool(0.15) {
+        if self.scribe.rng.random_bool(0.25) {
             self.hand_over(category, &stream).await;
         }
         self.append(&stream).await;

@@ -20,6 +20,7 @@ pub mod homes;
 pub mod honesty;
 pub mod limits;
 pub mod one_content;
+pub mod operations;
 pub mod prefix;
 pub mod processes;
 pub mod recovery;
@@ -57,6 +58,7 @@ pub const ALL: [Check; 23] = [
     conflicts::check,
     homes::check,
     bounded::check,
+    operations::check,
     atomic::check,
     fencing::check,
     walks::check,
