@@ -31,6 +31,10 @@ const PATIENCE: Duration = Duration::from_millis(1_500);
 /// The first category gets its home at once, the others up to so long after each other.
 const DECLARED_WITHIN: Duration = Duration::from_secs(8);
 
+/// Appends that every region makes one after the other when a category is being homed: then it matters who
+/// knows of it.
+const RUSH: u32 = 3;
+
 /// When a category gets its home, and which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Declaration {
@@ -61,6 +65,10 @@ struct Resident {
     revisions: Arc<Revisions>,
     /// What it has to declare.
     to_declare: Vec<Declaration>,
+    /// What anybody has to declare and is not due, the next one last.
+    to_come: Vec<Declaration>,
+    /// What is being declared, and appends that are still to be made at once.
+    rush: Option<(&'static str, u32)>,
     /// Streams that have their home elsewhere, as far as is known.
     away: BTreeSet<String>,
 }
@@ -71,16 +79,18 @@ pub(crate) async fn run(home: Home, nth: u32, revisions: Arc<Revisions>) {
     let client = home.client("resident", nth, false);
     let rng = home.rng("resident", nth);
     let here = home.number;
-    let all = declarations(home.plan.seed, home.sites.regions().len()).into_iter();
     let own = |it: &Declaration| nth == 0 && (it.by == here || it.rival == Some(here));
     let patience = home.plan.deadline.min(PATIENCE);
+    let mut to_come = declarations(home.plan.seed, home.sites.regions().len());
     let mut scribe = Scribe::new(home, number, client, false, rng);
     scribe.set_deadline(patience);
-    let to_declare = all.filter(own).collect();
-    let mut resident = Resident { scribe, revisions, to_declare, away: BTreeSet::new() };
+    let to_declare = to_come.iter().copied().filter(own).collect();
+    to_come.reverse();
+    let (rush, away) = (None, BTreeSet::new());
+    let mut resident = Resident { scribe, revisions, to_declare, to_come, rush, away };
     while !resident.scribe.home.stopped() {
         resident.turn().await;
-        resident.scribe.home.think(&mut resident.scribe.rng).await;
+        resident.think().await;
     }
 }
 
@@ -90,7 +100,14 @@ impl Resident {
         if let Some(at) = self.to_declare.iter().position(|it| it.at <= now) {
             self.declare(at).await;
         }
-        let category = *HOMED.choose(&mut self.scribe.rng).expect("not empty");
+        if let Some(due) = self.to_come.pop_if(|next| next.at <= now) {
+            self.rush = Some((due.category, RUSH));
+        }
+        let rush = self.rush;
+        self.rush =
+            rush.and_then(|(of, left)| Some((of, left.checked_sub(1).filter(|it| *it > 0)?)));
+        let any = *HOMED.choose(&mut self.scribe.rng).expect("not empty");
+        let category = rush.map_or(any, |(category, _)| category);
         let stream = format!("{category}-{}", self.scribe.rng.random_range(0..STREAMS));
         // Where it is known to be refused, that is not tried every time.
         if self.away.contains(&stream) && self.scribe.rng.random_bool(0.6) {
@@ -100,6 +117,18 @@ impl Resident {
             self.hand_over(category, &stream).await;
         }
         self.append(&stream).await;
+    }
+
+    /// Lets it think, unless something is being declared; not beyond the next declaration.
+    async fn think(&mut self) {
+        if self.rush.is_some() {
+            return;
+        }
+        let home = &mut self.scribe.home;
+        let pause = home.plan.think.mul_f64(self.scribe.rng.random());
+        let now = home.ledger.now();
+        let next = self.to_come.last().map_or(pause, |next| next.at.saturating_sub(now));
+        home.pause(pause.min(next)).await;
     }
 
     /// Says that this region is the home of a category, until it is, or another one is.

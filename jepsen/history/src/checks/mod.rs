@@ -39,7 +39,7 @@ pub use crate::verdict::{Broken, Verdict};
 pub type Check = fn(&Case<'_>) -> Verdict;
 
 /// All laws.
-pub const ALL: [Check; 23] = [
+pub const ALL: [Check; 24] = [
     processes::check,
     recovery::check,
     durable::check,
