@@ -37,11 +37,11 @@ impl Said {
     /// What an event of the workload says; none if the store does not read it. Definitions are not
     /// meant: they follow from the event's name.
     pub fn of(id: EventId, kind: &str, payload: &[u8]) -> Option<Self> {
-        let class = Class::of(Name::of(id).writer)?;
-        let read = match class {
-            Class::Resident => [class::DECLARED, class::RELEASED].contains(&kind),
-            Class::Spender => kind == rights::EVENT_TYPE,
-            Class::Changer => kind == aggregate::EVENT_TYPE,
+        // A region that is asked for rights passes them on of its own accord.
+        let read = match Class::of(Name::of(id).writer) {
+            _ if kind == rights::EVENT_TYPE => true,
+            Some(Class::Resident) => [class::DECLARED, class::RELEASED].contains(&kind),
+            Some(Class::Changer) => kind == aggregate::EVENT_TYPE,
             _ => false,
         };
         let payload = std::str::from_utf8(payload).ok().filter(|_| read)?;
@@ -67,6 +67,12 @@ impl Said {
         Self { kind: rights::EVENT_TYPE.to_owned(), payload }
     }
 
+    /// Whether it is nothing but rights that are passed on.
+    pub fn passes_on(&self) -> bool {
+        let operations = Operations::from_json(self.payload.as_bytes()).map(|all| all.operations);
+        let is_pass = |operation: &Operation| matches!(operation.action, Action::Pass { .. });
+        self.kind == rights::EVENT_TYPE && operations.is_ok_and(|all| all.iter().all(is_pass))
+    }
     /// The change of class that it is, in this stream.
     pub fn as_change(&self, stream: &str) -> Option<Change> {
         Change::read(stream, &self.kind, self.payload.as_bytes()).ok()

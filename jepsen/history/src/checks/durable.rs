@@ -95,8 +95,9 @@ fn lost_here(
         if forgot && !is_it(seen, asked, ack) {
             continue;
         }
-        // A retry elsewhere is answered with that region's position.
-        let told_here = must && !op.roams;
+        // A retry that another region recognised is answered with that region's position: one that was
+        // sent elsewhere, or was handed to the stream's home before.
+        let told_here = must && !op.roams && op.region == dot.origin.region.as_str();
         let same = seen.id == asked.id
             && seen.stamp == ack.stamp
             && seen.stream == asked.stream
