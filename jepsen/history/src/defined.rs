@@ -146,6 +146,10 @@ impl Declared {
         let declared = seen.filter_map(|seen| {
             let Name { writer, op, .. } = Name::of(seen.id);
             let declared = Self::of(writer, op).filter(|declared| declared.category == category)?;
+            // An id that the store has made may look like a definer's.
+            if seen.stream != declared.stream() {
+                return None;
+            }
             Some((declared.version, seen.stamp, &seen.dot, declared))
         });
         declared

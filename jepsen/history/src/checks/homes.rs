@@ -235,7 +235,10 @@ impl<'c, 'a> Chain<'c, 'a> {
     /// future.
     fn check_conflicts(&self, verdict: &mut Verdict, acknowledged: &[(&Op, u64)]) {
         let Some(since) = acknowledged.iter().map(|(op, _)| op.returned).min() else { return };
-        for (at, op) in self.case.ops().filter(|(_, op)| op.called > since) {
+        // A region that began anew under its name knows of no home before it has heard of it.
+        let rebuilt = &self.case.evidence.expectations.rebuilt;
+        let asked = self.case.ops().filter(|(_, op)| !rebuilt.contains(&op.region));
+        for (at, op) in asked.filter(|(_, op)| op.called > since) {
             let Outcome::Conflict { conflicts } = &op.outcome else { continue };
             let found = conflicts.iter().filter(|found| found.expectation.stream == self.stream);
             for actual in found.map(|found| found.actual) {
