@@ -34,8 +34,8 @@ const STREAMS_SELECTED: usize = 8;
 /// How long a node may take to compute its fingerprint.
 const PRINT_WAIT: Duration = Duration::from_secs(20);
 
-/// How long a node may take to list all conflicts; it is passed over if it cannot.
-const LIST_WAIT: Duration = Duration::from_secs(10);
+/// How long a node may take to list all conflicts, once it serves.
+const LIST_WAIT: Duration = Duration::from_secs(120);
 
 /// A node, and a client that asks it alone.
 struct Node {
@@ -190,9 +190,7 @@ impl Nodes {
             for order in [Order::Regional, Order::Global] {
                 let asking = || format!("ask {name} for its conflicts");
                 let asked = timeout(LIST_WAIT, conflicts(client, order));
-                // A node whose store of what is derived failed has none until its next start.
-                let Ok(conflicts) = asked.await else { continue };
-                let conflicts = conflicts.with_context(asking)?;
+                let conflicts = asked.await.with_context(asking)?.with_context(asking)?;
                 let (node, region) = (name.clone(), region.clone());
                 listed.push(Listed { node, region, order, conflicts });
             }
