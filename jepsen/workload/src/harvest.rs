@@ -34,9 +34,6 @@ const STREAMS_SELECTED: usize = 8;
 /// How long a node may take to compute its fingerprint.
 const PRINT_WAIT: Duration = Duration::from_secs(20);
 
-/// How long a node may take to list all conflicts, once it serves.
-const LIST_WAIT: Duration = Duration::from_secs(120);
-
 /// A node, and a client that asks it alone.
 struct Node {
     name: String,
@@ -189,7 +186,7 @@ impl Nodes {
         for Node { name, region, client, .. } in &self.nodes {
             for order in [Order::Regional, Order::Global] {
                 let asking = || format!("ask {name} for its conflicts");
-                let asked = timeout(LIST_WAIT, conflicts(client, order));
+                let asked = timeout(PRINT_WAIT, conflicts(client, order));
                 let conflicts = asked.await.with_context(asking)?.with_context(asking)?;
                 let (node, region) = (name.clone(), region.clone());
                 listed.push(Listed { node, region, order, conflicts });
@@ -253,13 +250,7 @@ async fn conflicts(client: &Client, order: Order) -> anyhow::Result<Vec<ListedCo
     let mut asking = client.conflicts().order(order).limit(1000);
     let mut all = Vec::new();
     loop {
-        // Whoever has just begun anew looks for them from the beginning of its log.
-        let page = loop {
-            match asking.clone().page().await {
-                Err(ReadError::Unavailable { .. }) => sleep(LOOK_EVERY).await,
-                page => break page?,
-            }
-        };
+        let page = asking.page().await?;
         all.extend(page.conflicts.into_iter().map(|found| ListedConflict {
             id: found.id.to_string(),
             position: found.position,
