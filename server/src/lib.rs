@@ -13,4 +13,5 @@ pub mod raft;
 pub mod read;
 pub mod shard;
 mod stability;
+pub mod states;
 pub mod telemetry;

@@ -8,7 +8,7 @@ use anabranch_core::aggregate::{self, Input};
 use anabranch_core::codec::{DecodeError, Put, Reader};
 use anabranch_core::event::category;
 use anabranch_core::{Chain, Context, Dot, EventView, Seq, ShardId, Stamp};
-use anabranch_log::derived::states::{MemoryStates, StateError, States};
+use anabranch_log::derived::states::{StateError, States};
 use anabranch_log::index::{Direction, Wanted};
 use anabranch_log::store::{GroupSlice, PlacedEvent, StoreError};
 use tokio::sync::watch;
@@ -484,8 +484,7 @@ impl<V: View> Follower<V> {
         tracing::warn!(%shard, %error, "what was kept of the aggregates is given up; they are folded from the log again");
         self.begin_anew();
         if let Err(error) = self.states.remove_all(&[]) {
-            tracing::error!(%shard, %error, "aggregates are kept in memory until the next start");
-            self.states = Arc::new(MemoryStates::new());
+            tracing::error!(%shard, %error, "what was kept of the aggregates cannot be removed; tried again");
         }
     }
 }

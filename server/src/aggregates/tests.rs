@@ -17,6 +17,8 @@ use super::board::Board;
 use super::follow::{Follower, Pass, PassError};
 use super::{AggregateError, Aggregates, catalog};
 use crate::read::testing::{REGIONS, Rng, Site, settle};
+use crate::states::SharedStates;
+use crate::states::testing::Broken;
 
 fn json_event(stream: &str, kind: &str, payload: &Json) -> Event {
     Event {
@@ -534,35 +536,13 @@ fn bad_events_are_counted_with_the_reason_of_the_last() {
     assert_eq!(kept.value("file-a")["lines"], json!(4));
 }
 
-/// Keeps nothing that was asked of it.
-struct Broken;
-
-impl States for Broken {
-    fn write(&self, _: &[(Vec<u8>, Option<Bytes>)]) -> Result<(), StateError> {
-        Err(StateError::OutOfUse)
-    }
-    fn get(&self, _: &[u8]) -> Result<Option<Bytes>, StateError> {
-        Err(StateError::OutOfUse)
-    }
-    fn scan(
-        &self,
-        _: &[u8],
-        _: Option<&[u8]>,
-        _: usize,
-    ) -> Result<Vec<(Vec<u8>, Bytes)>, StateError> {
-        Err(StateError::OutOfUse)
-    }
-    fn remove_all(&self, _: &[u8]) -> Result<(), StateError> {
-        Err(StateError::OutOfUse)
-    }
-}
-
 #[tokio::test]
 async fn a_node_whose_derived_store_is_out_of_use_folds_in_memory() {
     let (sites, _) = history(8);
     let stop = tokio::sync::watch::Sender::new(false);
+    let states = Arc::new(SharedStates::over(Arc::new(Broken)));
     let (aggregates, folding) =
-        Aggregates::open(Arc::clone(&sites[0]), ShardId(0), Arc::new(Broken), stop.subscribe());
+        Aggregates::open(Arc::clone(&sites[0]), ShardId(0), states, stop.subscribe());
     let folding = tokio::spawn(folding);
     let shown = aggregates.get("file-a", &Context::new(), soon()).await.unwrap();
     assert!(shown.events > 0);

@@ -21,11 +21,11 @@ use super::board::{Board, Count, Found};
 use super::recents::Recents;
 use super::rewind::Rewind;
 use super::rows::{Keys, Row};
-use super::shared::SharedStates;
 use super::way::Way;
 use crate::env::blocking;
 use crate::read::View;
 use crate::stability::Stability;
+use crate::states::SharedStates;
 
 /// Events looked at before others have their turn.
 const PASS_EVENTS: u64 = 8192;

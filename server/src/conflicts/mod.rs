@@ -15,7 +15,6 @@ mod follow;
 mod recents;
 mod rewind;
 mod rows;
-mod shared;
 mod standing;
 #[cfg(test)]
 mod tests;
@@ -23,7 +22,6 @@ mod way;
 
 pub use board::Count;
 pub use error::ConflictError;
-pub use shared::SharedStates;
 pub use standing::{Asked, Concurrency};
 
 use std::collections::BTreeMap;
@@ -38,6 +36,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::env::blocking;
 use crate::read::{NotCovered, Snapshot, Target, View, await_covered, first_uncovered};
+use crate::states::SharedStates;
 use board::Board;
 use follow::Follower;
 use rows::{Keys, Row};

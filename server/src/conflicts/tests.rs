@@ -15,6 +15,7 @@ use super::board::Board;
 use super::follow::{Follower, Pass};
 use super::*;
 use crate::read::testing::{REGIONS, Rng, STREAMS, Site, event, origin, settle, world};
+use crate::states::testing::Broken;
 
 const BOTH: [ReadOrder; 2] = [ReadOrder::Regional, ReadOrder::Global];
 
@@ -32,7 +33,10 @@ impl Kept {
         Self::open(site, MemoryStates::new())
     }
     fn open(site: &Arc<Site>, states: MemoryStates) -> Self {
-        let shared = Arc::new(SharedStates::over(Arc::new(states.clone())));
+        let shared = SharedStates::over(Arc::new(states.clone()));
+        Self::over(site, states, Arc::new(shared))
+    }
+    fn over(site: &Arc<Site>, states: MemoryStates, shared: Arc<SharedStates>) -> Self {
         let side = |order| Side {
             order,
             board: Arc::new(Board::new()),
@@ -317,6 +321,25 @@ async fn what_somebody_has_removed_is_not_taken_for_nothing() {
         kept.insist();
         kept.flush();
         assert_eq!(kept.all(order).await, wanted, "{order:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_out_of_use_is_done_without() {
+    let sites = world(260, 100);
+    let mut whole = Kept::new(&sites[0]);
+    whole.follow();
+    let shared = Arc::new(SharedStates::over(Arc::new(Broken)));
+    let mut kept = Kept::over(&sites[0], MemoryStates::new(), shared);
+    kept.insist();
+    let found = kept.conflicts.page(&query(ReadOrder::Regional), Instant::now()).await;
+    assert!(matches!(found, Err(ConflictError::Behind { .. })), "{found:?}");
+    // As aggregates do, which meet the same.
+    kept.shared.remove_all(&[]).unwrap();
+    kept.insist();
+    kept.flush();
+    for order in BOTH {
+        assert_eq!(kept.all(order).await, whole.all(order).await, "{order:?}");
     }
 }
 

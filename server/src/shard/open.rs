@@ -22,9 +22,10 @@ use super::standing::Watch;
 use super::state::ShardState;
 use super::{Inner, Shard, absent, order, room};
 use crate::aggregates::Aggregates;
-use crate::conflicts::{Conflicts, SharedStates};
+use crate::conflicts::Conflicts;
 use crate::env::{Clock, Net, Seeds, Storage};
 use crate::raft::{GroupConfig, Identity, RaftGroup, RaftTls, StartError, Timings};
+use crate::states::SharedStates;
 
 /// Appends that may wait for the sequencer.
 const JOBS_WAITING: usize = 4096;
