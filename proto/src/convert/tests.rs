@@ -1,5 +1,5 @@
-use anabranch_core::Limits;
-use anabranch_core::codec::Reader;
+use anabranch_core::codec::SliceReader;
+use anabranch_core::{Limits, RequestRef};
 use prost::Message;
 use tonic::{Code, Status};
 
@@ -71,8 +71,9 @@ fn an_event_read_is_the_event_appended() {
     };
     let mut encoded = Vec::new();
     request(vec![appended.clone()], None).unwrap().encode(&mut encoded);
-    let mut reader = Reader::new(encoded.into());
-    let view = anabranch_core::RequestView::decode(&mut reader, Seq(4)).unwrap().events.remove(0);
+    let encoded = Bytes::from(encoded);
+    let mut reader = SliceReader::new(&encoded);
+    let view = RequestRef::decode(&mut reader, Seq(4)).unwrap().events[0].view(&encoded);
     let stamp = Stamp::from_unix_ms(1_800_000_000_000);
     let wire = recorded_event(&origin("eu"), stamp, &view, 6, Place::Global(8));
     let back = (wire.stream, wire.r#type, wire.metadata, wire.payload);

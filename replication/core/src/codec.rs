@@ -130,10 +130,6 @@ impl Reader {
         self.need(what, needed)?;
         Ok(self.bytes.split_to(needed))
     }
-    /// Looks at everything that is left.
-    pub fn peek(&self) -> &Bytes {
-        &self.bytes
-    }
     /// Takes everything that is left.
     pub fn rest(&mut self) -> Bytes {
         std::mem::take(&mut self.bytes)

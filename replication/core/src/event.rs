@@ -302,33 +302,6 @@ impl EventView {
     }
 }
 
-/// A request as it lies in a group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestView {
-    /// Who asked.
-    pub producer: Option<ProducerTag>,
-    /// What was appended, with dense sequence numbers.
-    pub events: Vec<EventView>,
-}
-
-impl RequestView {
-    /// Hash over what was asked for.
-    pub fn content_hash(&self) -> ContentHash {
-        self.events.iter().fold(ContentHash::START, |hash, event| {
-            hash.then(&event.stream, &event.kind, event.id, &event.payload)
-        })
-    }
-
-    /// Reads the next request of a group's body, whose first event is number `first`.
-    pub fn decode(reader: &mut Reader, first: Seq) -> Result<Self, DecodeError> {
-        let whole = reader.peek().clone();
-        let mut fields = SliceReader::new(&whole);
-        let RequestRef { producer, events } = RequestRef::decode(&mut fields, first)?;
-        reader.take("request", whole.len() - fields.rest().len())?;
-        Ok(Self { producer, events: events.iter().map(|event| event.view(&whole)).collect() })
-    }
-}
-
 /// The category of a stream: the part of its name before the first `-`, or all of it.
 pub fn category(stream: &str) -> &str {
     stream.split('-').next().unwrap_or(stream)
@@ -365,15 +338,19 @@ mod tests {
         let request = Request { producer: Some(tag), events: vec![event("cart-1", "one"), second] };
         let mut bytes = Vec::new();
         request.encode(&mut bytes);
-        let mut reader = Reader::new(bytes.into());
-        let view = RequestView::decode(&mut reader, Seq(41)).unwrap();
-        reader.finish("request").unwrap();
+        let bytes = Bytes::from(bytes);
+        let mut reader = SliceReader::new(&bytes);
+        let view = RequestRef::decode(&mut reader, Seq(41)).unwrap();
+        assert!(reader.rest().is_empty(), "all of it is the request");
         assert_eq!(view.producer, Some(tag));
         assert_eq!((view.events[0].seq, view.events[1].seq), (Seq(41), Seq(42)));
-        assert_eq!(&view.events[0].payload[..], b"one");
-        assert_eq!(view.events[0].metadata(), vec![(Text::from("trace"), Text::from("t-1"))]);
+        assert_eq!(view.events[0].payload, b"one");
+        assert_eq!(
+            view.events[0].view(&bytes).metadata(),
+            vec![(Text::from("trace"), Text::from("t-1"))]
+        );
         assert_eq!(view.events[1].id, Some(EventId([9; 16])));
-        assert_eq!(&*view.events[1].stream, "cart-2");
+        assert_eq!(view.events[1].stream, "cart-2");
     }
 
     #[test]
@@ -382,8 +359,8 @@ mod tests {
         let mut bytes = Vec::new();
         request.encode(&mut bytes);
         for len in 0..bytes.len() {
-            let mut reader = Reader::new(Bytes::copy_from_slice(&bytes[..len]));
-            assert!(RequestView::decode(&mut reader, Seq(1)).is_err(), "cut at {len}");
+            let mut reader = SliceReader::new(&bytes[..len]);
+            assert!(RequestRef::decode(&mut reader, Seq(1)).is_err(), "cut at {len}");
         }
     }
 

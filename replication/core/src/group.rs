@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::codec::{DecodeError, Put, Reader, SliceReader};
 use crate::context::Context;
-use crate::event::{EventRef, EventView, Request, RequestRef, RequestView};
+use crate::event::{EventRef, EventView, Request, RequestRef};
 use crate::id::{Dot, Origin, Seq};
 use crate::stamp::Stamp;
 
@@ -190,18 +190,6 @@ impl Group {
     /// from the log by the log's checksum, so only our own bug can do that.
     pub fn look(&self) -> Vec<RequestRef<'_>> {
         self.try_look().unwrap_or_else(|e| panic!("group at {}: {e}", self.first_dot()))
-    }
-
-    /// The requests of the group, oldest first, to be kept.
-    ///
-    /// # Panics
-    /// As [`look`](Self::look).
-    pub fn requests(&self) -> Vec<RequestView> {
-        let view = |request: RequestRef<'_>| RequestView {
-            producer: request.producer,
-            events: request.events.iter().map(|event| self.view(event)).collect(),
-        };
-        self.look().into_iter().map(view).collect()
     }
 
     /// The events of the group, oldest first.

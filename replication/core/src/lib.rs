@@ -37,7 +37,7 @@ pub use command::Command;
 pub use context::Context;
 pub use cursor::{Cursor, ReadOrder, SessionToken};
 pub use digest::Digest;
-pub use event::{Event, EventId, EventRef, EventView, Request, RequestRef, RequestView};
+pub use event::{Event, EventId, EventRef, EventView, Request, RequestRef};
 pub use group::{Chain, Group};
 pub use id::{Dot, Incarnation, NodeId, Origin, ProducerId, RegionName, Seq, ShardId};
 pub use limits::Limits;

@@ -238,7 +238,7 @@ fn a_log_and_a_request_hash_alike_and_parts_do_not_run_into_each_other() {
     let request = with_ids("cart-2", &[8, 9]);
     let mut author = Author::new(origin("eu"));
     let group = author.write(at(1), cut(&[]), std::slice::from_ref(&request));
-    assert_eq!(group.requests()[0].content_hash(), request.content_hash());
+    assert_eq!(group.look()[0].content_hash(), request.content_hash());
     let of = |stream: &str, kind: &str, payload: &str| {
         let event = Event { kind: kind.into(), ..event(stream, payload) };
         Request { producer: None, events: vec![event] }.content_hash()

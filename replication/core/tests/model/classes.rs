@@ -114,7 +114,7 @@ impl World {
             }
         }
         if let Some(group) = own {
-            for event in group.requests().into_iter().flat_map(|request| request.events) {
+            for event in group.events() {
                 *self.everywhere.events.entry(event.stream.to_string()).or_default() += 1;
                 count(&mut self.everywhere.left, &event.stream, &event.kind, &event.payload);
             }
@@ -128,7 +128,7 @@ impl World {
     pub fn check_rights(&mut self, at: usize, group: &Group) {
         let definition = stock();
         let record = &mut self.sites[at].record;
-        for event in group.requests().into_iter().flat_map(|request| request.events) {
+        for event in group.events() {
             record.homed |= *event.kind == *class::DECLARED;
             if *event.kind != *rights::EVENT_TYPE {
                 continue;

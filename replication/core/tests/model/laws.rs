@@ -76,7 +76,7 @@ impl World {
     /// Law 2: a retry is recognised wherever the first is in the log, also one just before it.
     fn check_first_time(&self, at: usize, group: &Group) {
         let record = &self.sites[at].record;
-        for request in group.requests() {
+        for request in group.look() {
             if let Some(tag) = request.producer {
                 let key = (tag.id.0, tag.epoch, tag.sequence);
                 assert!(!record.requests.contains_key(&key), "law 2: {tag:?} appended twice");
@@ -209,8 +209,8 @@ impl Record {
         assert!(self.held.covers(&group.header().context), "law 3: causes come first");
         self.held.advance(group.origin(), group.last());
         let mut revisions = placed.revisions.iter();
-        for request in group.requests() {
-            let first = request.events[0].payload.clone();
+        for request in group.look() {
+            let first = Bytes::copy_from_slice(request.events[0].payload);
             if let Some(tag) = request.producer {
                 self.requests.insert((tag.id.0, tag.epoch, tag.sequence), first.clone());
                 let epoch = self.epochs.entry(tag.id.0).or_default();
@@ -220,7 +220,7 @@ impl Record {
                 let next = self.stream_events.entry(event.stream.to_string()).or_default();
                 assert_eq!(revisions.next(), Some(&*next), "law 7: dense revisions");
                 *next += 1;
-                self.payloads.push(Bytes::copy_from_slice(&event.payload));
+                self.payloads.push(Bytes::copy_from_slice(event.payload));
                 event.id.map(|id| self.ids.insert(id.0, first.clone()));
             }
         }
