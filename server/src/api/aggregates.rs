@@ -20,15 +20,13 @@ use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status};
 
 use super::conditions::Conditions;
+use super::page::page_size;
 use super::read::session_token;
 use super::refusal::of_aggregate;
 use super::{Api, of_shard};
 use crate::aggregates::{self, AggregateError, Aggregates, Shown, stream_of};
 use crate::shard::{Shard, ShardState};
 
-/// Aggregates on one page, if the caller does not say, and at most.
-const PAGE_DEFAULT: usize = 100;
-const PAGE_MAX: usize = 1000;
 /// Aggregates read at once.
 const READ_AT_ONCE: usize = 200;
 /// Aggregates looked at for one page.
@@ -215,14 +213,7 @@ impl Service for Api {
         let _admitted = self.inner.reads.admit(1)?;
         let request = request.into_inner();
         let shard = self.only_shard()?;
-        let limit = match request.limit as usize {
-            0 => PAGE_DEFAULT,
-            limit if limit > PAGE_MAX => {
-                let problem = format!("is {limit}, at most {PAGE_MAX} are allowed");
-                return Err(invalid("limit", &problem, PAGE_MAX as u64, limit as u64));
-            }
-            limit => limit,
-        };
+        let limit = page_size(request.limit)?;
         let session = session(request.session_token, shard)?;
         let deadline = Instant::now() + self.session_wait(request.deadline_ms);
         let aggregates = shard.aggregates();

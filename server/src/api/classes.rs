@@ -16,14 +16,11 @@ use tonic::{Request, Response, Status};
 
 use super::append::within;
 use super::forward::{answer, no_answer, passed_on, was_forwarded};
+use super::page::page_size;
 use super::read::session_token;
 use super::refusal::not_caught_up;
 use super::{Api, of_shard};
 use crate::shard::Shard;
-
-/// Entries on one page, if the caller does not say, and at most.
-const PAGE_DEFAULT: usize = 100;
-const PAGE_MAX: usize = 1000;
 
 #[tonic::async_trait]
 impl Service for Api {
@@ -86,7 +83,7 @@ impl Service for Api {
         request: Request<v1::ListClassesRequest>,
     ) -> Result<Response<v1::ListClassesResponse>, Status> {
         let _admitted = self.inner.reads.admit(1)?;
-        let limit = page(request.get_ref().limit)?;
+        let limit = page_size(request.get_ref().limit)?;
         // A category's changes are in one shard, and the categories of all are listed.
         let shard = self.only_shard()?;
         if let Some(address) = self.leader_elsewhere(shard, &request) {
@@ -116,7 +113,7 @@ impl Service for Api {
         request: Request<v1::GetClassRequest>,
     ) -> Result<Response<v1::GetClassResponse>, Status> {
         let _admitted = self.inner.reads.admit(1)?;
-        let limit = page(request.get_ref().limit)?;
+        let limit = page_size(request.get_ref().limit)?;
         let category = self.name("category", request.get_ref().category.clone())?;
         let shard = self.class_shard(&category)?;
         if let Some(address) = self.leader_elsewhere(shard, &request) {
@@ -234,17 +231,6 @@ impl Api {
 
 fn region(field: &str, name: &str) -> Result<RegionName, Status> {
     RegionName::new(name).map_err(|error| invalid(field, &error.to_string(), 0, 0))
-}
-
-fn page(limit: u32) -> Result<usize, Status> {
-    match limit as usize {
-        0 => Ok(PAGE_DEFAULT),
-        limit if limit > PAGE_MAX => {
-            let problem = format!("is {limit}, at most {PAGE_MAX} are allowed");
-            Err(invalid("limit", &problem, PAGE_MAX as u64, limit as u64))
-        }
-        limit => Ok(limit),
-    }
 }
 
 fn wire(home: &Home) -> v1::Home {

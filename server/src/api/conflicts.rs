@@ -16,6 +16,7 @@ use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Request, Response, Status};
 
+use super::page::{PAGE_DEFAULT, page_size};
 use super::read::session_token;
 use super::refusal::of_conflict;
 use super::{Api, of_shard};
@@ -23,10 +24,6 @@ use crate::conflicts::{Page, Query, Shown};
 use crate::env::blocking;
 use crate::read::Target;
 use crate::shard::Shard;
-
-/// Conflicts on one page, if the caller does not say, and at most.
-const PAGE_DEFAULT: usize = 100;
-const PAGE_MAX: usize = 1000;
 
 #[tonic::async_trait]
 impl Service for Api {
@@ -46,7 +43,7 @@ impl Service for Api {
             from: None,
             of_any_region: false,
             open_only: request.open_only,
-            limit: limit(request.limit)?,
+            limit: page_size(request.limit)?,
             session: of_shard(&session_token(request.session_token)?.context, shard.id()),
         };
         let within = self.session_wait(request.deadline_ms);
@@ -360,17 +357,6 @@ fn regions(policy: &Policy) -> Vec<String> {
     match policy {
         Policy::RegionPriority(regions) => regions.iter().map(ToString::to_string).collect(),
         _ => Vec::new(),
-    }
-}
-
-fn limit(asked: u32) -> Result<usize, Status> {
-    match asked as usize {
-        0 => Ok(PAGE_DEFAULT),
-        limit if limit > PAGE_MAX => {
-            let problem = format!("is {limit}, at most {PAGE_MAX} are allowed");
-            Err(invalid("limit", &problem, PAGE_MAX as u64, limit as u64))
-        }
-        limit => Ok(limit),
     }
 }
 

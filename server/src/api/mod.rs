@@ -24,6 +24,7 @@ mod events;
 mod forward;
 mod malformed;
 mod operator;
+mod page;
 mod read;
 mod refusal;
 mod rights;
