@@ -1,16 +1,16 @@
 //! Nodes as processes of their own, so that what they take is theirs alone.
 
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anabranch_core::RegionName;
 use anabranch_gossip::DevCa;
-use anabranch_harness::cluster::find_or_build;
+use anabranch_harness::cluster::{command, find_or_build};
 use anabranch_server::demo::cluster::Endpoints;
 use anyhow::Context as _;
+use tokio::process::Child;
 
 use crate::cpu;
 
@@ -58,24 +58,18 @@ impl Processes {
     /// # Errors
     /// If one does not run any more.
     pub fn cpu(&self) -> anyhow::Result<Duration> {
-        self.children.iter().map(|child| cpu::used_by(&child.id().to_string())).sum()
+        self.ids().map(|id| cpu::used_by(&id?)).sum()
     }
     /// Bytes of all nodes in memory.
     ///
     /// # Errors
     /// If one does not run any more.
     pub fn resident(&self) -> anyhow::Result<u64> {
-        self.children.iter().map(|child| cpu::resident(&child.id().to_string())).sum()
+        self.ids().map(|id| cpu::resident(&id?)).sum()
     }
-}
 
-impl Drop for Processes {
-    fn drop(&mut self) {
-        for child in &mut self.children {
-            // One that is gone already is what is wanted.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+    fn ids(&self) -> impl Iterator<Item = anyhow::Result<String>> + '_ {
+        self.children.iter().map(|child| Ok(child.id().context("a node has ended")?.to_string()))
     }
 }
 
@@ -103,15 +97,8 @@ impl Papers<'_> {
         let name = self.folder.join(format!("{}-{node}", self.region()));
         let (config, log) = (name.with_extension("toml"), name.with_extension("log"));
         fs::write(&config, self.toml(node, &name)).context("write a configuration")?;
-        let mut command = Command::new(binary);
+        let mut command = command(binary, &log)?;
         command.args(["serve", "--log-level", "warn", "--config"]).arg(&config);
-        // Files and flags alone say how a node is.
-        let inherited = std::env::vars_os().map(|(name, _)| name);
-        for name in inherited.filter(|name| name.to_string_lossy().starts_with("ANABRANCH_")) {
-            command.env_remove(name);
-        }
-        let log = File::create(log).context("make a log file")?;
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         command.spawn().with_context(|| format!("start {}", binary.display()))
     }
 

@@ -81,11 +81,20 @@ async fn measure(args: &ServedArgs, target: &Target, nodes: &Path) -> anyhow::Re
     }
     writeln!(out, "\n| read, one at a time | p50 ms | p99 ms |\n|---|---|---|")?;
     let all = |nth: u64| nth * STRIDE % count;
+    let any = timed(args.reads, async |nth| get(&client, all(nth)).await).await?;
+    let hot = timed(args.reads, async |nth| get(&client, nth % HOT).await).await?;
+    let bare = timed(args.reads, async |nth| events(&client, all(nth)).await).await?;
+    // After the last page comes the first one.
+    let mut after = None;
+    let pages = timed(args.reads / 100, async |_| {
+        after = page(&client, after.take()).await?;
+        Ok(())
+    });
     for (what, latency) in [
-        ("the aggregate of any stream", gets(&client, args.reads, all).await?),
-        ("one of a hundred", gets(&client, args.reads, |nth| nth % HOT).await?),
-        ("the events of any stream", events(&client, args.reads, all).await?),
-        ("a page of a hundred aggregates", pages(&client, args.reads / 100).await?),
+        ("the aggregate of any stream", any),
+        ("one of a hundred", hot),
+        ("the events of any stream", bare),
+        ("a page of a hundred aggregates", pages.await?),
     ] {
         let ms = |quantile| latency.value_at_quantile(quantile) as f64 / 1e3;
         writeln!(out, "| {what} | {:.2} | {:.2} |", ms(0.5), ms(0.99))?;
@@ -146,55 +155,44 @@ async fn fold(client: &Client) -> anyhow::Result<()> {
     }
 }
 
-async fn gets(
-    client: &Client,
+/// How long each of so many reads takes, one after the other.
+async fn timed(
     reads: u64,
-    which: impl Fn(u64) -> u64,
+    mut read: impl AsyncFnMut(u64) -> anyhow::Result<()>,
 ) -> anyhow::Result<Histogram<u64>> {
     let mut latency = empty();
     for nth in 0..reads {
-        let (which, asked) = (which(nth), Instant::now());
-        let aggregate = client.aggregate(stream(which)).get().await?;
+        let asked = Instant::now();
+        read(nth).await?;
         latency.saturating_record(asked.elapsed().as_micros() as u64);
-        let (found, wanted) = (aggregate.field("on_hand")?, json!(which % 10));
-        ensure!(*found == wanted, "{} shows {found}, not {wanted}", aggregate.stream);
     }
     Ok(latency)
+}
+
+async fn get(client: &Client, which: u64) -> anyhow::Result<()> {
+    let aggregate = client.aggregate(stream(which)).get().await?;
+    let (found, wanted) = (aggregate.field("on_hand")?, json!(which % 10));
+    ensure!(*found == wanted, "{} shows {found}, not {wanted}", aggregate.stream);
+    Ok(())
 }
 
 /// The yardstick: what one would do without aggregates.
-async fn events(
-    client: &Client,
-    reads: u64,
-    which: impl Fn(u64) -> u64,
-) -> anyhow::Result<Histogram<u64>> {
-    let mut latency = empty();
-    for nth in 0..reads {
-        let asked = Instant::now();
-        let events = client.read_stream(stream(which(nth))).collect().await?;
-        latency.saturating_record(asked.elapsed().as_micros() as u64);
-        ensure!(events.len() == 1, "{} events of one", events.len());
-    }
-    Ok(latency)
+async fn events(client: &Client, which: u64) -> anyhow::Result<()> {
+    let events = client.read_stream(stream(which)).collect().await?;
+    ensure!(events.len() == 1, "{} events of one", events.len());
+    Ok(())
 }
 
-async fn pages(client: &Client, pages: u64) -> anyhow::Result<Histogram<u64>> {
-    let mut latency = empty();
-    let mut after = None;
-    for _ in 0..pages {
-        let mut query = client.query("stock").limit(PAGE);
-        if let Some(after) = after.take() {
-            query = query.after(after);
-        }
-        let asked = Instant::now();
-        let page = query.page().await?;
-        latency.saturating_record(asked.elapsed().as_micros() as u64);
-        let found = page.aggregates.len();
-        ensure!(found == PAGE as usize, "a page of {found} aggregates");
-        // After the last page comes the first one.
-        after = page.next;
+/// A page; says after which stream the next one begins.
+async fn page(client: &Client, after: Option<String>) -> anyhow::Result<Option<String>> {
+    let mut query = client.query("stock").limit(PAGE);
+    if let Some(after) = after {
+        query = query.after(after);
     }
-    Ok(latency)
+    let page = query.page().await?;
+    let found = page.aggregates.len();
+    ensure!(found == PAGE as usize, "a page of {found} aggregates");
+    Ok(page.next)
 }
 
 fn bytes_below(folder: &Path) -> anyhow::Result<i64> {

@@ -29,6 +29,7 @@ use disk::SmallDisk;
 pub use disk::mib_for;
 use operator::Operator;
 use process::Process;
+pub use process::command;
 use region::Node;
 pub use region::Region;
 pub use sight::Sight;

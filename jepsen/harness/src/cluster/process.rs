@@ -97,7 +97,10 @@ impl Process {
 }
 
 /// A run of the binary that adds to a log what it prints, and is killed when it is dropped.
-pub(super) fn command(binary: &Path, log: &Path) -> anyhow::Result<Command> {
+///
+/// # Errors
+/// If the log cannot be opened.
+pub fn command(binary: &Path, log: &Path) -> anyhow::Result<Command> {
     let open = || OpenOptions::new().create(true).append(true).open(log).context("open a log");
     let mut command = Command::new(binary);
     clean(&mut command);
