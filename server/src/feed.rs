@@ -19,6 +19,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+use crate::hex::{from_hex, to_hex};
+
 /// One event of a history file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -300,18 +302,6 @@ fn plain(error: &serde_json::Error) -> String {
         Some((problem, _)) => format!("{problem} (column {})", error.column()),
         None => text,
     }
-}
-
-fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn from_hex(text: &str) -> Option<Bytes> {
-    if !text.is_ascii() || !text.len().is_multiple_of(2) {
-        return None;
-    }
-    let pairs = (0..text.len()).step_by(2);
-    pairs.map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
 }
 
 struct Counted {

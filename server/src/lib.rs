@@ -7,6 +7,7 @@ pub mod conflicts;
 pub mod demo;
 pub mod env;
 pub mod feed;
+pub mod hex;
 pub mod identity;
 pub mod node;
 pub mod raft;

@@ -9,12 +9,12 @@ use std::io::{self, Write};
 
 use anabranch_client::{Aggregate, Operation, ReadError};
 use anyhow::{Context, Result, anyhow};
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::Exit;
 use super::append;
 use super::connect::{Connect, explain};
 use super::read::written;
+use super::stop::Stop;
 use condition::Condition;
 
 /// Work with aggregates: what the events of a stream add up to, kept by the nodes
@@ -139,15 +139,13 @@ async fn get(args: Get) -> Result<Exit> {
 }
 
 async fn watch(args: Watch) -> Result<Exit> {
-    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let mut stop = Stop::listen()?;
     let mut watch = args.connect.client().await?.aggregate(args.stream).watch();
     let mut shown = 0;
     loop {
         let next = tokio::select! {
             biased;
-            _ = terminate.recv() => return Ok(Exit::Done),
-            _ = interrupt.recv() => return Ok(Exit::Done),
+            () = stop.asked() => return Ok(Exit::Done),
             next = watch.next() => next,
         };
         let aggregate = next.context("the watch ended")?.map_err(why)?;

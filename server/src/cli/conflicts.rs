@@ -8,12 +8,12 @@ use std::io::{self, Write};
 
 use anabranch_client::{Client, ConflictNews, Conflicts, Cursor, FoundConflict, Order};
 use anyhow::{Context, Result};
-use bytes::Bytes;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::Exit;
 use super::connect::{Connect, explain};
 use super::read::{order, say_held_back, written};
+use super::stop::Stop;
+use anabranch_server::hex::{from_hex, to_hex};
 
 /// Work with conflicts: events of one stream of which neither had seen the other
 ///
@@ -127,7 +127,7 @@ async fn list(args: List) -> Result<Exit> {
             break;
         }
         if left == 0 {
-            eprintln!("more follow: --after {}", show::hex(&page.cursor.encode()));
+            eprintln!("more follow: --after {}", to_hex(&page.cursor.encode()));
             return Ok(Exit::Done);
         }
         conflicts = conflicts.after(page.cursor);
@@ -142,8 +142,7 @@ async fn list(args: List) -> Result<Exit> {
 const PAGE: usize = 200;
 
 async fn watch(args: Watch) -> Result<Exit> {
-    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let mut stop = Stop::listen()?;
     let mut conflicts = args.which.of(&args.connect.client().await?);
     if args.from_now {
         conflicts = conflicts.from_now();
@@ -153,8 +152,7 @@ async fn watch(args: Watch) -> Result<Exit> {
     loop {
         let next = tokio::select! {
             biased;
-            _ = terminate.recv() => return Ok(Exit::Done),
-            _ = interrupt.recv() => return Ok(Exit::Done),
+            () = stop.asked() => return Ok(Exit::Done),
             next = feed.next() => next,
         };
         match next.context("the feed ended")?.map_err(explain)? {
@@ -181,9 +179,6 @@ fn print(conflict: &FoundConflict, as_json: bool) -> Result<bool> {
 
 fn cursor(text: &str) -> Result<Cursor, String> {
     let wrong = || "write the cursor as a list has printed it".to_owned();
-    let bytes: Option<Vec<u8>> = (0..text.len() / 2)
-        .map(|at| u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok())
-        .collect();
-    let bytes = bytes.filter(|bytes| bytes.len() * 2 == text.len()).ok_or_else(wrong)?;
-    Cursor::decode(Bytes::from(bytes)).map_err(|_| wrong())
+    let bytes = from_hex(text).ok_or_else(wrong)?;
+    Cursor::decode(bytes).map_err(|_| wrong())
 }

@@ -13,6 +13,7 @@ mod print;
 mod read;
 mod serve;
 mod status;
+mod stop;
 mod subscribe;
 mod verify;
 

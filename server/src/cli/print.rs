@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::conflicts::show::{run_json, standing};
+use anabranch_server::hex::to_hex;
 
 /// How events are printed.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -81,7 +82,6 @@ fn as_json(event: &Event) -> Value {
         Ok(raw) => json!(raw),
         Err(_) => Value::Null,
     };
-    let hex = || -> String { event.payload.iter().map(|byte| format!("{byte:02x}")).collect() };
     let mut line = json!({
         "dot": event.dot.to_string(),
         "region": event.dot.origin.region.as_str(),
@@ -94,7 +94,7 @@ fn as_json(event: &Event) -> Value {
         "data": data,
     });
     if line["data"].is_null() {
-        line["data_hex"] = hex().into();
+        line["data_hex"] = to_hex(&event.payload).into();
     }
     if let Some(found) = &event.concurrency {
         line["conflict"] = json!({

@@ -8,9 +8,9 @@ use anabranch_server::env::{OffsetClock, raise_open_files};
 use anabranch_server::node::{Certificates, Environment, Node};
 use anabranch_server::telemetry::log_to_stderr;
 use anyhow::{Context, Result};
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::Exit;
+use super::stop::Stop;
 
 /// Run a node
 ///
@@ -64,18 +64,15 @@ pub async fn run(args: Args) -> Result<Exit> {
     log_to_stderr(config.log_level());
     open_files();
     let environment = environment(args.test_clock_offset)?;
-    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let mut stop = Stop::listen()?;
     let node = tokio::select! {
         biased;
-        _ = terminate.recv() => return Ok(Exit::Done),
-        _ = interrupt.recv() => return Ok(Exit::Done),
+        () = stop.asked() => return Ok(Exit::Done),
         node = Node::start(config, environment) => node.context(START)?,
     };
     let exit = tokio::select! {
         biased;
-        _ = terminate.recv() => Exit::Done,
-        _ = interrupt.recv() => Exit::Done,
+        () = stop.asked() => Exit::Done,
         reason = node.failed() => {
             tracing::error!(reason, "the node cannot go on and stops; see docs/runbooks/README.md");
             Exit::Stopped
@@ -84,8 +81,7 @@ pub async fn run(args: Args) -> Result<Exit> {
     tracing::info!("stopping; once more stops at once");
     tokio::select! {
         biased;
-        _ = terminate.recv() => Ok(Exit::Failed),
-        _ = interrupt.recv() => Ok(Exit::Failed),
+        () = stop.asked() => Ok(Exit::Failed),
         () = node.drain() => Ok(exit),
     }
 }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::Exit;
 use super::connect::{Connect, answered};
 use super::print::{clean, utc};
+use anabranch_server::hex::to_hex;
 
 /// Show how regions and nodes are
 ///
@@ -183,7 +184,7 @@ fn as_json(endpoint: &str, status: &StatusResponse) -> Value {
     let region = |region: &RegionStatus| {
         json!({
             "region": region.region,
-            "incarnation": hex(&region.incarnation),
+            "incarnation": to_hex(&region.incarnation),
             "seq": region.seq,
             "known_seq": region.known_seq,
             "watermark_unix_ms": (region.watermark > 0).then(|| Stamp(region.watermark).unix_ms()),
@@ -201,7 +202,7 @@ fn as_json(endpoint: &str, status: &StatusResponse) -> Value {
         "endpoint": endpoint,
         "region": status.region,
         "node": status.node,
-        "incarnation": hex(&status.incarnation),
+        "incarnation": to_hex(&status.incarnation),
         "version": status.version,
         "leader": status.leader,
         "leader_address": status.leader_address,
@@ -227,16 +228,11 @@ fn frontier(context: Option<&Context>) -> Value {
         let origin = dot.origin.as_ref();
         json!({
             "region": origin.map(|origin| origin.region.as_str()),
-            "incarnation": origin.map(|origin| hex(&origin.incarnation)),
+            "incarnation": origin.map(|origin| to_hex(&origin.incarnation)),
             "seq": dot.seq,
         })
     };
     Value::from_iter(dots.iter().map(dot))
-}
-
-/// Bytes as hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

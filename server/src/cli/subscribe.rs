@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use anabranch_client::{Client, From, Message, Subscribe, Subscription};
 use anyhow::{Context, Result, bail};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::Exit;
 use super::connect::{Connect, explain};
 use super::print::Format;
 use super::read::{Choice, Target, written};
+use super::stop::Stop;
 
 /// How often the cursor is saved while events come.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
@@ -61,8 +61,7 @@ fn subscribe(target: &Target, client: &Client) -> Subscribe {
 
 /// Follows until interrupted, until the limit, or until nobody reads any more.
 pub async fn run(args: Args) -> Result<Exit> {
-    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let mut stop = Stop::listen()?;
     args.cursor_file.as_deref().map(check_writable).transpose()?;
     let client = args.connect.client().await?;
     let mut subscribe = subscribe(&args.target, &client).order(args.choice.order);
@@ -75,14 +74,7 @@ pub async fn run(args: Args) -> Result<Exit> {
         subscribe = subscribe.from(from);
     }
     let mut subscription = subscribe.start();
-    let stopped = async {
-        tokio::select! {
-            biased;
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
-    let followed = follow(&args, &mut subscription, stopped).await;
+    let followed = follow(&args, &mut subscription, stop.asked()).await;
     save(&args, &subscription)?;
     followed.map(|()| Exit::Done)
 }

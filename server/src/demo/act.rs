@@ -26,6 +26,7 @@ use super::scenes::{Stage, Story};
 use super::sight::{self, Sights};
 use super::view::{self, Scenery};
 use super::workload::{Refused, WRITERS, Writer, write_carts};
+use crate::hex::to_hex;
 
 /// How long regions may take to elect and to find each other.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -281,7 +282,7 @@ impl Act {
             }),
             settled_ms: as_millis(settled),
             global_position: print.map_or(0, |print| print.global_position),
-            global_chain: chain.iter().map(|byte| format!("{byte:02x}")).collect(),
+            global_chain: to_hex(chain),
             regions: self.region_reports(&ledger, wrote),
             lags: lags.iter().map(LagReport::of).collect(),
             proof,

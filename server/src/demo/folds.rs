@@ -14,7 +14,18 @@ use super::cluster::Endpoints;
 use super::reading::Faults;
 
 /// Pause before a region that is still at work is asked again.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
+pub(super) const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Whether a region that answered so is still at work on a definition; if so, waits a little for it, but
+/// not beyond the deadline.
+pub(super) async fn at_work(error: &ReadError, deadline: Instant) -> bool {
+    let not_yet = matches!(error, ReadError::NoDefinition { .. } | ReadError::Unavailable { .. });
+    let wait = not_yet && Instant::now() < deadline;
+    if wait {
+        sleep(ASK_AGAIN).await;
+    }
+    wait
+}
 
 /// The aggregates of all streams that a plain fold knows: one event after the other, in any order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -173,12 +184,7 @@ async fn read(
         while let Some(aggregate) = all.next().await {
             match aggregate {
                 Ok(aggregate) => drop(served.insert(aggregate.stream, aggregate.value)),
-                Err(ReadError::NoDefinition { .. } | ReadError::Unavailable { .. })
-                    if Instant::now() < deadline =>
-                {
-                    sleep(ASK_AGAIN).await;
-                    continue 'again;
-                }
+                Err(error) if at_work(&error, deadline).await => continue 'again,
                 Err(error) => return Err(error),
             }
         }

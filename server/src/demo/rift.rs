@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use anabranch_client::{
-    Aggregate, AppendError, Appended, Client, Expect, Operation, ReadError, Session, event,
+    Aggregate, AppendError, Appended, Client, Expect, Operation, Session, event,
 };
 use anyhow::{Context as _, ensure};
 use serde::Serialize;
@@ -14,14 +14,13 @@ use serde_json::{Value as Json, json};
 use tokio::time::{Instant, sleep};
 
 use super::cluster::{Cluster, Endpoints};
+use super::folds::{ASK_AGAIN, at_work};
 use super::reading::Faults;
 
 /// How long a region that is asked waits for what the other one has written, once it can.
 const SEEN_WITHIN: Duration = Duration::from_secs(60);
 /// How long somebody insists on what cannot be done without a region that is cut off.
 const INSISTS: Duration = Duration::from_secs(2);
-/// Pause before a region that is still at work is asked again.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 const CART: &str = "basket-ada";
 const SHOW: &str = "show-hamlet";
@@ -115,13 +114,11 @@ impl Side {
         let deadline = Instant::now() + SEEN_WITHIN;
         loop {
             match self.client.aggregate(stream).get().await {
-                Err(ReadError::NoDefinition { .. } | ReadError::Unavailable { .. })
-                    if Instant::now() < deadline => {}
+                Err(error) if at_work(&error, deadline).await => {}
                 read => {
                     return read.with_context(|| format!("read {stream} in {}", self.region));
                 }
             }
-            sleep(ASK_AGAIN).await;
         }
     }
 }

@@ -4,11 +4,7 @@ use anabranch_client::{ConflictStanding, FoundConflict, Run};
 use serde_json::{Value, json};
 
 use crate::cli::print::{clean, harmless, utc};
-
-/// Bytes as hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
+use anabranch_server::hex::to_hex;
 
 /// As a word.
 pub fn standing(standing: ConflictStanding) -> &'static str {
@@ -58,7 +54,7 @@ pub fn as_json(conflict: &FoundConflict) -> String {
         "standing": standing(conflict.standing),
         "winner": conflict.winner.as_ref().map(ToString::to_string),
         "resolved_by": conflict.resolved_by.as_ref().map(ToString::to_string),
-        "cursor": hex(&conflict.cursor.encode()),
+        "cursor": to_hex(&conflict.cursor.encode()),
     });
     harmless(&json.to_string())
 }
