@@ -10,6 +10,7 @@ pub mod feed;
 pub mod hex;
 pub mod identity;
 pub mod node;
+mod pace;
 pub mod raft;
 pub mod read;
 pub mod shard;

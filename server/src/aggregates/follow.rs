@@ -19,6 +19,7 @@ use super::catalog::{self, Catalog};
 use super::projection::Projection;
 use super::walk::{Walk, Walked, earliest};
 use crate::env::blocking;
+use crate::pace::Pace;
 use crate::read::View;
 use crate::stability::Stability;
 
@@ -29,6 +30,8 @@ const READ_EVENTS: usize = 512;
 const READ_BYTES: usize = 1024 * 1024;
 /// What changed is written this often, and at the end.
 const FLUSH_EVERY: Duration = Duration::from_secs(2);
+/// A pass begins no sooner than this after the one before it.
+const GAP: Duration = Duration::from_millis(5);
 /// Pause after the log, or what is kept, could not be read or written.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// What is given up again so soon is not folded again at once: it may go on like that.
@@ -492,9 +495,11 @@ impl<V: View> Follower<V> {
 /// Follows the log until `stop`.
 pub(super) async fn run<V: View>(mut follower: Follower<V>, mut stop: watch::Receiver<bool>) {
     let mut applied = follower.view.applied();
+    let mut pace = Pace::new(GAP);
     let mut flush_at = Instant::now() + FLUSH_EVERY;
     let mut recovered_at: Option<Instant> = None;
     loop {
+        pace.turn().await;
         applied.borrow_and_update();
         let stopping = *stop.borrow_and_update();
         let flush = stopping || Instant::now() >= flush_at;

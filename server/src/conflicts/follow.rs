@@ -23,6 +23,7 @@ use super::rewind::Rewind;
 use super::rows::{Keys, Row};
 use super::way::Way;
 use crate::env::blocking;
+use crate::pace::Pace;
 use crate::read::View;
 use crate::stability::Stability;
 use crate::states::SharedStates;
@@ -34,6 +35,8 @@ const FLUSH_EVERY: Duration = Duration::from_secs(2);
 const FLUSH_ROWS: usize = if cfg!(test) { 50 } else { 2000 };
 /// Rows in one write.
 const WRITE_ROWS: usize = 2000;
+/// A pass begins no sooner than this after the one before it.
+const GAP: Duration = Duration::from_millis(5);
 /// Pause after the log, or what is kept, could not be read or written.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Categories that are counted by name; the others are counted together, under the empty name.
@@ -441,8 +444,10 @@ fn decode(mut reader: Reader) -> Result<Kept, DecodeError> {
 /// Follows the order until `stop`.
 pub(super) async fn run<V: View>(mut follower: Follower<V>, mut stop: watch::Receiver<bool>) {
     let mut applied = follower.view.applied();
+    let mut pace = Pace::new(GAP);
     let mut flush_at = Instant::now() + FLUSH_EVERY;
     loop {
+        pace.turn().await;
         applied.borrow_and_update();
         let stopping = *stop.borrow_and_update();
         let flush = stopping || Instant::now() >= flush_at;

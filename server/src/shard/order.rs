@@ -3,6 +3,7 @@
 //! Nothing is stored but the marks, and they are derived: the order itself is in the origins.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anabranch_core::codec::{DecodeError, Put, Reader};
 use anabranch_core::order::{Finality, Mark, Merge, Mergeable, OrderHash};
@@ -13,6 +14,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::state::ShardState;
+use crate::pace::Pace;
 
 /// Bytes of groups read at once of one origin.
 const READ_BYTES: usize = 1024 * 1024;
@@ -20,6 +22,9 @@ const READ_BYTES: usize = 1024 * 1024;
 /// Groups followed before what is known is published: a reader sees a long way (after a start, or
 /// when a region is back) come nearer, and a stop need not wait for its end.
 const PASS_GROUPS: usize = 4096;
+
+/// A pass begins no sooner than this after the one before it.
+const GAP: Duration = Duration::from_millis(2);
 
 /// Whether a pass went all the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,7 +175,9 @@ fn read_mergeable(
 /// Follows the order until `stop`.
 pub(super) async fn follow(state: Arc<ShardState>, mut stop: watch::Receiver<bool>) {
     let mut applied = state.applied();
+    let mut pace = Pace::new(GAP);
     loop {
+        pace.turn().await;
         applied.borrow_and_update();
         let follower = Arc::clone(&state);
         match crate::env::blocking(move || follower.follow_order()).await {
