@@ -39,6 +39,11 @@ use crate::raft::{Leadership, ProposeError, Proposed, RaftGroup, ReadIndexError}
 
 /// Commands that may be on their way through Raft at once.
 const ON_THEIR_WAY: usize = 4;
+/// While a small command is on its way the next one waits for it, and grows, but no longer than this: many
+/// who append little share a command and a sync then, and on a slow disk several go at once all the same.
+const GATHER: Duration = Duration::from_millis(2);
+/// A command of so many bytes is worth a sync of its own: nobody waits behind it.
+const WORTH_A_SYNC: usize = 64 * 1024;
 /// Least time between two imports that carry statements only.
 const STATEMENT_GAP: Duration = Duration::from_millis(10);
 /// A region that has nothing to append promises its time this often, while events flow.
@@ -151,6 +156,7 @@ impl Lead {
             next_statement: Instant::now(),
             next_close: Instant::now(),
             last_ticket: Ticket::default(),
+            gather_until: Instant::now(),
             flow: Flow { position: 0, until: Instant::now() },
             appends_first: false,
             over: false,
@@ -227,6 +233,8 @@ struct Reign {
     next_close: Instant,
     /// The newest command on its way.
     last_ticket: Ticket,
+    /// Until when the next command waits for the one before it.
+    gather_until: Instant,
     flow: Flow,
     /// Whose turn it is when a place becomes free: appends' after an import, imports' otherwise.
     appends_first: bool,
@@ -265,7 +273,8 @@ impl Reign {
         let inlet = Arc::clone(&lead.inlet);
         while !self.over {
             let standing = self.fill(lead);
-            let busy = self.on_their_way.len() >= ON_THEIR_WAY;
+            let gathers = self.gathers();
+            let busy = gathers || self.on_their_way.len() >= ON_THEIR_WAY;
             let waits = standing == Standing::Waits;
             let tick = match standing {
                 Standing::Fit => self.tick(lead),
@@ -285,6 +294,7 @@ impl Reign {
                 Ok(()) = gossip.changed() => lead.pull(true),
                 Some((ticket, result)) = self.on_their_way.next() => self.landed(ticket, result),
                 Some(aside) = self.aside.next() => self.went_aside(lead, aside),
+                () = tokio::time::sleep_until(self.gather_until), if gathers => {}
                 () = inlet.offered.notified(), if !busy => {}
                 job = lead.jobs.recv(), if !busy && !waits => match job {
                     Some(job) => self.sequence(lead, job),
@@ -324,7 +334,8 @@ impl Reign {
     fn fill(&mut self, lead: &mut Lead) -> Standing {
         for _ in 0..ON_THEIR_WAY {
             let (standing, time_ms) = self.standing(lead);
-            if standing == Standing::Waits || self.on_their_way.len() >= ON_THEIR_WAY {
+            let full = self.on_their_way.len() >= ON_THEIR_WAY || self.gathers();
+            if standing == Standing::Waits || full {
                 return standing;
             }
             let imports = !matches!(standing, Standing::Forgetful(_));
@@ -337,6 +348,11 @@ impl Reign {
             }
         }
         self.standing(lead).0
+    }
+
+    /// Whether what waits goes on waiting, for more to come with it.
+    fn gathers(&self) -> bool {
+        !self.on_their_way.is_empty() && Instant::now() < self.gather_until
     }
 
     /// Sequences what waits, if anything does.
@@ -522,7 +538,10 @@ impl Reign {
 
     fn propose(&mut self, lead: &Lead, Ticketed { ticket, command }: Ticketed) {
         self.last_ticket = ticket;
-        let proposed = lead.raft.propose_in(self.term, command.encode());
+        let encoded = command.encode();
+        let now = Instant::now();
+        self.gather_until = if encoded.len() < WORTH_A_SYNC { now + GATHER } else { now };
+        let proposed = lead.raft.propose_in(self.term, encoded);
         self.on_their_way.push_back(async move { (ticket, proposed.await) }.boxed());
     }
 
