@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anabranch_core::{Dot, EventId, Stamp};
+use anabranch_core::{Dot, EventId, Group, ReadOrder, Stamp};
 use anabranch_proto::convert::{self, ConvertError, Problem, required};
 use anabranch_proto::v1;
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::conflicts::Concurrency;
+use crate::error::ReadError;
 
 /// An event to append; begin with [`event`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,8 +93,8 @@ impl<const N: usize> IntoEvents for [NewEvent; N] {
 pub struct Event {
     /// Its identity, the same in every region.
     pub dot: Dot,
-    /// The id its client gave it, or one derived from the dot.
-    pub id: EventId,
+    /// The id its client gave it, if any; see [`id`](Self::id).
+    pub own_id: Option<EventId>,
     /// The stream it belongs to.
     pub stream: String,
     /// What kind of thing happened.
@@ -123,6 +124,10 @@ impl Event {
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_slice(&self.payload)
     }
+    /// The id its client gave it, or one derived from the dot: the same in every region.
+    pub fn id(&self) -> EventId {
+        self.own_id.unwrap_or_else(|| EventId::of_dot(&self.dot))
+    }
     /// The wall time of its stamp, in milliseconds since the Unix epoch.
     pub fn unix_ms(&self) -> u64 {
         self.stamp.unix_ms()
@@ -143,14 +148,51 @@ impl Event {
     }
 }
 
+/// The events of a run, which was read in `order`.
+pub(crate) fn of_run(
+    run: v1::read_response::Run,
+    order: ReadOrder,
+    into: &mut impl Extend<Event>,
+) -> Result<(), ReadError> {
+    let wrong = |problem: Problem| ReadError::from(problem.of("runs.revisions"));
+    let group = Group::decode_trusted(run.group)?;
+    let events = group.header().events as usize;
+    let (skipped, actual) = (run.skipped as usize, run.revisions.len());
+    if skipped.checked_add(actual).is_none_or(|end| end > events) {
+        return Err(wrong(Problem::Length { expected: events.saturating_sub(skipped), actual }));
+    }
+    let requests = group.try_look()?;
+    let events = requests.iter().flat_map(|request| &request.events).skip(skipped);
+    into.extend(events.zip(run.revisions).zip(run.position..).map(|((event, revision), at)| {
+        Event {
+            dot: Dot { origin: group.origin().clone(), seq: event.seq },
+            own_id: event.id,
+            stream: event.stream.to_owned(),
+            kind: event.kind.to_owned(),
+            metadata: event.metadata().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
+            payload: group.part(event.payload),
+            stamp: group.stamp(),
+            revision,
+            place: match order {
+                ReadOrder::Regional => Place::Regional(at),
+                ReadOrder::Global => Place::Global(at),
+            },
+            concurrency: None,
+        }
+    }));
+    Ok(())
+}
+
 impl TryFrom<v1::RecordedEvent> for Event {
     type Error = ConvertError;
 
     fn try_from(wire: v1::RecordedEvent) -> Result<Self, ConvertError> {
         let missing = || Problem::Missing.of("events.id");
+        let dot = required("events.dot", wire.dot)?.try_into()?;
+        let id = convert::event_id("events.id", &wire.id)?.ok_or_else(missing)?;
         Ok(Self {
-            dot: required("events.dot", wire.dot)?.try_into()?,
-            id: convert::event_id("events.id", &wire.id)?.ok_or_else(missing)?,
+            own_id: (!id.is_of_dot(&dot)).then_some(id),
+            dot,
             stream: wire.stream,
             kind: wire.r#type,
             metadata: wire.metadata,

@@ -11,7 +11,7 @@ use anabranch_proto::convert::Problem;
 use anabranch_proto::v1;
 use anabranch_proto::v1::events_client::EventsClient;
 use anabranch_proto::v1::read_request::{From as WireFrom, Target};
-use anabranch_proto::v1::read_response::Frame as WireFrame;
+use anabranch_proto::v1::read_response::{Batch, Frame as WireFrame};
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, unfold};
 use tokio::time::{Instant, sleep, timeout};
@@ -20,7 +20,7 @@ use tonic::{Request, Status, Streaming};
 use crate::call::Route;
 use crate::client::{Client, MESSAGE_BYTES_MAX};
 use crate::error::ReadError;
-use crate::event::Event;
+use crate::event::{Event, of_run};
 use crate::failure::ReadFailure;
 use crate::progress::{self, Mark};
 use crate::read::From;
@@ -277,6 +277,7 @@ impl Feed {
             session_deadline_ms: self.client.options().session_wait.as_millis() as u32,
             heartbeat_ms: self.plan.heartbeat.as_millis() as u32,
             with_conflicts: self.plan.with_conflicts,
+            runs: true,
         }
     }
 
@@ -298,17 +299,17 @@ impl Feed {
             true => None,
             false => Some(Cursor::decode(wire.cursor)?),
         };
-        let (recorded, sign) = match wire.frame {
-            Some(WireFrame::Batch(batch)) => (batch.events, Sign::Events),
-            Some(WireFrame::CaughtUp(_)) => (Vec::new(), Sign::CaughtUp),
-            Some(WireFrame::FellBehind(_)) => (Vec::new(), Sign::FellBehind),
+        let (batch, sign) = match wire.frame {
+            Some(WireFrame::Batch(batch)) => (batch, Sign::Events),
+            Some(WireFrame::CaughtUp(_)) => (Batch::default(), Sign::CaughtUp),
+            Some(WireFrame::FellBehind(_)) => (Batch::default(), Sign::FellBehind),
             Some(WireFrame::Heartbeat(beat)) => {
-                (Vec::new(), Sign::Heartbeat { blocked_by: beat.blocked_by })
+                (Batch::default(), Sign::Heartbeat { blocked_by: beat.blocked_by })
             }
             // A kind of frame that this release does not know says nothing that it could miss.
-            None => (Vec::new(), Sign::Events),
+            None => (Batch::default(), Sign::Events),
         };
-        let events = recorded.into_iter().map(Event::try_from).collect::<Result<Vec<_>, _>>()?;
+        let events = self.events(batch)?;
         self.delivered += events.len() as u64;
         self.progressed |= !events.is_empty();
         self.settled();
@@ -316,6 +317,16 @@ impl Feed {
             Direction::Forwards => self.forwards(events, end, sign),
             Direction::Backwards => Ok(self.backwards(events, sign)),
         }
+    }
+
+    fn events(&self, batch: Batch) -> Result<Vec<Event>, ReadError> {
+        let recorded = batch.events.into_iter().map(Event::try_from);
+        let mut events = recorded.collect::<Result<Vec<_>, _>>()?;
+        events.reserve(batch.runs.iter().map(|run| run.revisions.len()).sum());
+        for run in batch.runs {
+            of_run(run, self.plan.order(), &mut events)?;
+        }
+        Ok(events)
     }
 
     fn forwards(

@@ -19,11 +19,7 @@ pub(crate) struct Progress {
 }
 
 /// How far an event's origin stands after the event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Mark {
-    origin: Origin,
-    seq: Seq,
-}
+pub(crate) type Mark = Seq;
 
 /// The cuts of one batch: the one before its first event, and a mark for each event.
 #[derive(Debug)]
@@ -39,8 +35,13 @@ pub(crate) fn cuts<'a>(end: &Context, dots: impl DoubleEndedIterator<Item = &'a 
         .rev()
         .map(|dot| {
             let before = Seq(dot.seq.0.saturating_sub(1));
-            let seq = before_later.insert(dot.origin.clone(), before);
-            Mark { seq: seq.unwrap_or_else(|| end.seq(&dot.origin)), origin: dot.origin.clone() }
+            match before_later.get_mut(&dot.origin) {
+                Some(seq) => std::mem::replace(seq, before),
+                None => {
+                    before_later.insert(dot.origin.clone(), before);
+                    end.seq(&dot.origin)
+                }
+            }
         })
         .collect();
     marks.reverse();
@@ -58,10 +59,10 @@ impl Progress {
     pub(crate) fn cursor(&self) -> Option<&Cursor> {
         self.cursor.as_ref()
     }
-    /// The event with this mark was delivered.
-    pub(crate) fn delivered(&mut self, mark: &Mark) {
+    /// An event of this origin, with this mark, was delivered.
+    pub(crate) fn delivered(&mut self, origin: &Origin, mark: Mark) {
         if let Some(cursor) = &mut self.cursor {
-            cursor.context.advance(&mark.origin, mark.seq);
+            cursor.context.advance(origin, mark);
         }
     }
 }
@@ -85,12 +86,13 @@ mod tests {
 
     /// The cut before the batch and after each event.
     fn walk(end: &Context, events: &[(&str, u64)]) -> Vec<Context> {
-        let cuts = cuts(end, dots(events).iter());
+        let dots = dots(events);
+        let cuts = cuts(end, dots.iter());
         let start = Cursor { order: ReadOrder::Regional, context: cuts.start };
         let mut progress = Progress::new(Some(start));
         let mut walked = vec![progress.cursor().unwrap().context.clone()];
-        for mark in &cuts.marks {
-            progress.delivered(mark);
+        for (dot, mark) in dots.iter().zip(cuts.marks) {
+            progress.delivered(&dot.origin, mark);
             walked.push(progress.cursor().unwrap().context.clone());
         }
         walked

@@ -169,7 +169,7 @@ impl Stream for Events {
         loop {
             if let Some((event, mark)) = this.pending.pop_front() {
                 if let (Some(at), Some(mark)) = (&mut this.at, mark) {
-                    at.delivered(&mark);
+                    at.delivered(&event.dot.origin, mark);
                 }
                 return Poll::Ready(Some(Ok(event)));
             }

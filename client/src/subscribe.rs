@@ -17,6 +17,10 @@ use crate::progress::{Mark, Progress};
 use crate::read::{Filter, From};
 
 /// What a subscription yields.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all of them are events: a box for each would cost more"
+)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     /// An event.
@@ -126,7 +130,7 @@ impl Subscription {
     fn pop(&mut self) -> Option<Message> {
         if let Some((event, mark)) = self.events.pop_front() {
             if let Some(mark) = mark {
-                self.at.delivered(&mark);
+                self.at.delivered(&event.dot.origin, mark);
             }
             return Some(Message::Event(event));
         }

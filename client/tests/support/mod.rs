@@ -186,7 +186,7 @@ pub fn batch(events: &[(&str, u64)], end: &[(&str, u64)]) -> v1::ReadResponse {
         }
     };
     let events = events.iter().map(recorded).collect();
-    frame(Frame::Batch(Batch { events }), end)
+    frame(Frame::Batch(Batch { events, runs: Vec::new() }), end)
 }
 pub fn caught_up(end: &[(&str, u64)]) -> v1::ReadResponse {
     frame(Frame::CaughtUp(CaughtUp {}), end)

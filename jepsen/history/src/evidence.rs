@@ -46,7 +46,7 @@ pub struct Seen {
 impl From<Event> for Seen {
     fn from(event: Event) -> Self {
         let mark = event.metadata.get(content::MARK).and_then(|text| Mark::parse(text));
-        let id = shape::name(event.id, &event.metadata);
+        let id = shape::name(event.id(), &event.metadata);
         let says = Said::of(id, &event.kind, &event.payload);
         let intact = mark.is_some_and(|mark| {
             let content =

@@ -16,6 +16,9 @@ use crate::id::{Dot, ProducerId, Seq};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EventId(pub [u8; 16]);
 
+/// The version of a UUID, where it stands.
+const VERSION_8: u8 = 0x80;
+
 impl EventId {
     /// The id of an event whose client gave none: the same in every region, derived from its dot.
     pub fn of_dot(dot: &Dot) -> Self {
@@ -25,9 +28,15 @@ impl EventId {
         let hash = blake3::hash(&bytes);
         let mut id: [u8; 16] = hash.as_bytes()[..16].try_into().expect("a hash has 32 bytes");
         // RFC 9562: version 8 (custom), variant 10.
-        id[6] = (id[6] & 0x0f) | 0x80;
+        id[6] = (id[6] & 0x0f) | VERSION_8;
         id[8] = (id[8] & 0x3f) | 0x80;
         Self(id)
+    }
+
+    /// Whether it is the one derived from this dot. Clients' own ids are rarely of version 8, and then it takes
+    /// no hash to tell.
+    pub fn is_of_dot(&self, dot: &Dot) -> bool {
+        self.0[6] & 0xf0 == VERSION_8 && *self == Self::of_dot(dot)
     }
 }
 
@@ -107,6 +116,9 @@ impl Request {
     }
 }
 
+/// Why what is read again cannot fail.
+const READ_BEFORE: &str = "read once when the event was decoded";
+
 const HAS_ID: u8 = 1;
 const HAS_PRODUCER: u8 = 1;
 
@@ -167,7 +179,7 @@ pub struct EventRef<'a> {
     pub stream: &'a str,
     /// What kind of thing happened.
     pub kind: &'a str,
-    /// Encoded metadata; see [`EventView::metadata`].
+    /// Encoded metadata; see [`metadata`](Self::metadata).
     metadata: &'a [u8],
     /// The client's bytes.
     pub payload: &'a [u8],
@@ -200,6 +212,16 @@ impl<'a> EventRef<'a> {
     /// As [`Event::is_of_the_store`].
     pub fn is_of_the_store(&self) -> bool {
         is_of_the_store(self.stream, self.kind)
+    }
+
+    /// The text pairs beside the payload, in the order of their keys.
+    pub fn metadata(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+        let mut reader = SliceReader::new(self.metadata);
+        let count = reader.count("metadata", 2).expect(READ_BEFORE);
+        (0..count).map(move |_| {
+            let mut text = |what| reader.text(what).expect(READ_BEFORE);
+            (text("metadata key"), text("metadata value"))
+        })
     }
 
     /// The event, sharing the allocation of the bytes it lies in.
@@ -298,7 +320,7 @@ impl EventView {
                 .map(|_| Ok((reader.text("metadata key")?, reader.text("metadata value")?)))
                 .collect::<Result<Vec<_>, DecodeError>>()
         };
-        read(&mut reader).expect("read once when the event was decoded")
+        read(&mut reader).expect(READ_BEFORE)
     }
 }
 

@@ -209,7 +209,20 @@ impl Group {
         event.view(&self.body)
     }
 
-    fn try_look(&self) -> Result<Vec<RequestRef<'_>>, DecodeError> {
+    /// A part of one of its events, to be kept.
+    ///
+    /// # Panics
+    /// If it is of another one.
+    pub fn part(&self, of_event: &[u8]) -> Bytes {
+        self.body.slice_ref(of_event)
+    }
+
+    /// As [`look`](Self::look), for a group of [`decode_trusted`](Self::decode_trusted) that came from
+    /// somebody who is trusted not to have altered it.
+    ///
+    /// # Errors
+    /// Any [`DecodeError`] of an event.
+    pub fn try_look(&self) -> Result<Vec<RequestRef<'_>>, DecodeError> {
         let mut reader = SliceReader::new(&self.body);
         let mut requests = Vec::new();
         let mut events = 0u64;

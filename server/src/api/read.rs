@@ -21,7 +21,7 @@ use super::append::no_shard;
 use super::concurrency::Annotating;
 use super::refusal::of_read;
 use super::{Api, of_shard};
-use crate::read::{Content, Delivered, Direction, Filter, Frame, From, Reader, Spec, Target};
+use crate::read::{Content, Delivered, Direction, Filter, Frame, From, Reader, Run, Spec, Target};
 use crate::shard::{Shard, ShardState};
 
 /// Frames on their way to a caller.
@@ -34,6 +34,7 @@ impl Api {
     ) -> Result<Response<Frames>, Status> {
         let with_conflicts = request.with_conflicts;
         let mut spec = self.spec(request)?;
+        spec.runs &= !with_conflicts;
         let annotating = with_conflicts.then_some(Annotating {
             order: spec.order,
             within: spec.session_wait.max(SESSION_WAIT_DEFAULT),
@@ -128,6 +129,7 @@ impl Api {
             filter: self.filter(request.filter.unwrap_or_default())?,
             session: session.context,
             session_wait: self.session_wait(request.session_deadline_ms),
+            runs: request.runs,
             heartbeat,
         };
         spec.check().map_err(of_read)?;
@@ -215,7 +217,12 @@ async fn answer(
 fn response(frame: Frame) -> v1::ReadResponse {
     let content = match frame.content {
         Content::Batch(events) => {
-            WireFrame::Batch(Batch { events: events.iter().map(recorded).collect() })
+            let (events, runs) = (events.iter().map(recorded).collect(), Vec::new());
+            WireFrame::Batch(Batch { events, runs })
+        }
+        Content::Runs(runs) => {
+            let (events, runs) = (Vec::new(), runs.iter().map(run).collect());
+            WireFrame::Batch(Batch { events, runs })
         }
         Content::CaughtUp => WireFrame::CaughtUp(CaughtUp {}),
         Content::FellBehind => WireFrame::FellBehind(FellBehind {}),
@@ -225,6 +232,15 @@ fn response(frame: Frame) -> v1::ReadResponse {
         frame: Some(content),
         cursor: frame.cursor.map(|cursor| cursor.encode()).unwrap_or_default(),
         session_token: frame.token.encode(),
+    }
+}
+
+fn run(run: &Run) -> v1::read_response::Run {
+    v1::read_response::Run {
+        group: run.slice.group().encoded().clone(),
+        skipped: run.slice.range.start as u32,
+        position: run.position,
+        revisions: run.slice.revisions().to_vec(),
     }
 }
 

@@ -85,7 +85,7 @@ fn as_json(event: &Event) -> Value {
     let mut line = json!({
         "dot": event.dot.to_string(),
         "region": event.dot.origin.region.as_str(),
-        "id": event.id.to_string(),
+        "id": event.id().to_string(),
         "stream": event.stream,
         "revision": event.revision,
         "type": event.kind,

@@ -36,7 +36,7 @@ fn event(id: EventId, dot: Dot, stream: &str) -> Event {
     Event {
         stamp: Stamp(dot.seq.0 * 10),
         dot,
-        id,
+        own_id: Some(id),
         stream: stream.to_owned(),
         kind: "Happened".to_owned(),
         metadata: BTreeMap::new(),
@@ -241,8 +241,8 @@ async fn altered_content_and_a_wrong_dot_are_found() {
     let law = &["every event has the dot and content its client knows"];
     finds(|world| world.regional[0][1].payload = bytes::Bytes::from_static(b"{ }"), law);
     let moved = |world: &mut World| {
-        let (a, b) = (world.regional[0][0].id, world.regional[0][4].id);
-        (world.regional[0][0].id, world.regional[0][4].id) = (b, a);
+        let (a, b) = (world.regional[0][0].own_id, world.regional[0][4].own_id);
+        (world.regional[0][0].own_id, world.regional[0][4].own_id) = (b, a);
     };
     finds(moved, &[law[0], "a writer's events keep their order in a stream"]);
 }

@@ -105,7 +105,7 @@ impl RegionReading {
         self.add_to_stream(event);
         self.folds.add(&event.stream, &event.kind, &event.payload);
         let content = content_of(&event.stream, &event.kind, &event.payload);
-        let found = self.found.entry(event.id).or_insert_with(|| Found {
+        let found = self.found.entry(event.id()).or_insert_with(|| Found {
             dot: event.dot.clone(),
             content,
             stream: event.stream.clone(),
@@ -130,7 +130,7 @@ impl RegionReading {
                 .add(|| format!("{name} at {}: revision {is}, not {expected}", event.dot));
         }
         stream.events += 1;
-        let (writer, number) = writer_of(event.id);
+        let (writer, number) = writer_of(event.id());
         let last = stream.writers.entry(writer).or_default();
         if number <= *last {
             let (name, dot) = (&event.stream, &event.dot);

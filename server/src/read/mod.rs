@@ -17,6 +17,7 @@ mod global_back;
 mod place;
 mod reader;
 mod regional;
+mod runs;
 mod spec;
 mod stream;
 #[cfg(test)]
@@ -34,4 +35,4 @@ pub use filter::Filter;
 pub use reader::{Content, Frame, Reader};
 pub use spec::{Direction, From, Spec, Target, Tuning};
 pub use view::{NotCovered, View, await_covered};
-pub use walk::Delivered;
+pub use walk::{Delivered, Run};

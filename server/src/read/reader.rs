@@ -16,10 +16,11 @@ use super::place::{
     Snapshot, cut_at, first_at_time, first_revision_from, first_uncovered, order_prefix,
 };
 use super::regional::{Scan, ScanBack};
+use super::runs::{RunOrder, RunScan};
 use super::spec::{Direction, From, Spec, Target, Tuning};
 use super::stream::{First, StreamBack, StreamEnd, StreamWalk, revisions};
 use super::view::{NotCovered, View, await_covered};
-use super::walk::{Batch, Coverage, Delivered, Step, Walk, seen};
+use super::walk::{Batch, Coverage, Delivered, Run, Step, Walk, seen};
 use crate::env::blocking;
 
 /// What a frame is.
@@ -28,6 +29,8 @@ pub enum Content {
     /// Events, in the direction and order asked for. Empty only as the last frame of a bounded read,
     /// to say where it ended.
     Batch(Vec<Delivered>),
+    /// The same, as runs of neighbours, where that is asked for and everything is read.
+    Runs(Vec<Run>),
     /// Everything that was there is delivered; what follows is new.
     CaughtUp,
     /// The reader was slower than the writers.
@@ -126,9 +129,12 @@ impl<V: View> Reader<V> {
         loop {
             // What is applied from here on wakes the wait below, also if the step does not see it.
             self.applied.borrow_and_update();
-            let (step, events) = self.step().await?;
-            if !events.is_empty() {
-                return Ok(Some(self.batch(events)));
+            let (step, batch) = self.step().await?;
+            if !batch.events.is_empty() {
+                return Ok(Some(self.batch(batch.events)));
+            }
+            if !batch.runs.is_empty() {
+                return Ok(Some(self.runs(batch.runs)));
             }
             match step {
                 Step::More if self.heartbeat_due() => return Ok(Some(self.heartbeat())),
@@ -153,15 +159,17 @@ impl<V: View> Reader<V> {
         }
     }
 
-    async fn step(&mut self) -> Result<(Step, Vec<Delivered>), ReadError> {
+    async fn step(&mut self) -> Result<(Step, Batch), ReadError> {
         let mut walk = self.walk.take().expect("the last step came to its end");
         let room = self.left.and_then(|left| usize::try_from(left).ok());
-        let events_max = self.tuning.batch_events.min(room.unwrap_or(usize::MAX)).max(1);
+        // A run is sent with its whole group: it is not cut short but by the reader's own limit.
+        let frame = if self.spec.sends_runs() { usize::MAX } else { self.tuning.batch_events };
+        let events_max = frame.min(room.unwrap_or(usize::MAX)).max(1);
         let mut batch = Batch::new(events_max, self.tuning.batch_bytes);
         let view = Arc::clone(&self.view);
         let (walk, result) = blocking(move || {
             let result = walk.step(&*view, &mut batch);
-            (walk, result.map(|step| (step, batch.events)))
+            (walk, result.map(|step| (step, batch)))
         })
         .await;
         self.walk = Some(walk);
@@ -172,13 +180,22 @@ impl<V: View> Reader<V> {
         if self.covered().is_none() {
             seen(&events, &mut self.token);
         }
+        self.count(events.len());
+        self.frame(Content::Batch(events))
+    }
+
+    fn runs(&mut self, runs: Vec<Run>) -> Frame {
+        self.count(runs.iter().map(|run| run.slice.len()).sum());
+        self.frame(Content::Runs(runs))
+    }
+
+    fn count(&mut self, events: usize) {
         if let Some(left) = &mut self.left {
-            *left = left.saturating_sub(events.len() as u64);
+            *left = left.saturating_sub(events as u64);
             if *left == 0 {
                 self.phase = Phase::Done;
             }
         }
-        self.frame(Content::Batch(events))
     }
 
     fn finish(&mut self) -> Option<Frame> {
@@ -279,6 +296,9 @@ fn open_scan<V: View>(view: &V, spec: &Spec, selection: Selection) -> Opened<V> 
     let snapshot = Snapshot::of(view);
     let Beginning { position, covered, first_wanted } = beginning(view, &snapshot, &spec.from)?;
     let end = (!spec.follow).then_some(snapshot.position);
+    if spec.sends_runs() {
+        return Ok(Box::new(RunScan::new(position, first_wanted, end, covered)));
+    }
     Ok(Box::new(Scan::new(position, first_wanted, end, covered, selection)))
 }
 
@@ -360,6 +380,9 @@ fn open_ordered<V: View>(view: &V, spec: &Spec, selection: Selection) -> Opened<
     };
     let covered = covered.unwrap_or_else(|| cut.clone());
     let bound = (!spec.follow).then_some(finality);
+    if spec.sends_runs() {
+        return Ok(Box::new(RunOrder::new(cut, begin, bound, covered)));
+    }
     Ok(Box::new(Ordered::new(cut, begin, bound, Coverage { covered, selection })))
 }
 

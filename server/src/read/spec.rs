@@ -67,6 +67,8 @@ pub struct Spec {
     pub session: Context,
     /// How long to wait for that, and for what the cursor covers.
     pub session_wait: Duration,
+    /// Delivers runs of neighbours as they are stored, where everything is read forwards.
+    pub runs: bool,
     /// Sent at least this often while the read goes on.
     pub heartbeat: Duration,
 }
@@ -84,8 +86,15 @@ impl Spec {
             filter: Filter::default(),
             session: Context::new(),
             session_wait: Duration::ZERO,
+            runs: false,
             heartbeat: Duration::from_secs(1),
         }
+    }
+
+    /// Whether what is delivered comes as runs.
+    pub fn sends_runs(&self) -> bool {
+        let everything = self.target == Target::All && self.filter == Filter::default();
+        self.runs && everything && self.direction == Direction::Forwards
     }
 
     /// Checks the fields against each other.

@@ -7,7 +7,10 @@ use anabranch_core::{Context, Cursor, Dot, Origin, ReadOrder, Seq};
 use tokio::time::timeout;
 
 use super::testing::{Known, REGIONS, Rng, Site, event, global, origin, world};
-use super::{Content, Direction, Filter, Frame, From, ReadError, Reader, Spec, Target, Tuning};
+use super::{
+    Content, Delivered, Direction, Filter, Frame, From, ReadError, Reader, Run, Spec, Target,
+    Tuning,
+};
 
 /// Frames of at most this many events.
 fn frames_of(events: usize) -> Tuning {
@@ -30,11 +33,29 @@ struct Got {
     global_position: Option<u64>,
 }
 
+/// The events of a frame, whichever way it has them.
+fn delivered(frame: &Frame) -> Vec<Delivered> {
+    match &frame.content {
+        Content::Batch(events) => events.clone(),
+        Content::Runs(runs) => {
+            let order = frame.cursor.as_ref().expect("runs go forwards").order;
+            let place = |at| (order == ReadOrder::Global).then_some(at);
+            let of = |run: &Run| -> Vec<Delivered> {
+                let regional = run.slice.positions().start == run.position;
+                assert!(regional || order == ReadOrder::Global);
+                let events = run.slice.events().zip(run.position..);
+                events.map(|(event, at)| Delivered { event, global_position: place(at) }).collect()
+            };
+            runs.iter().flat_map(of).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 fn got(frames: &[Frame]) -> Vec<Got> {
     let mut all = Vec::new();
     for frame in frames {
-        let Content::Batch(events) = &frame.content else { continue };
-        all.extend(events.iter().map(|delivered| {
+        all.extend(delivered(frame).into_iter().map(|delivered| {
             let event = &delivered.event;
             let known = Known {
                 dot: event.dot(),
@@ -89,6 +110,7 @@ fn specs() -> Vec<Spec> {
             Filter { stream_prefixes: vec!["cart".into(), "pl".into()], ..Filter::default() };
         let rare = Filter { types: vec!["Absent".into()], ..Filter::default() };
         specs.push(of(Target::All));
+        specs.push(Spec { runs: true, ..of(Target::All) });
         specs.push(of(Target::Category("order".into())));
         specs.push(of(Target::Category("absent".into())));
         specs.push(of(Target::Stream("cart-1".into())));
@@ -120,16 +142,19 @@ fn client_cursors(end: &Cursor, dots: &[Dot]) -> Vec<Cursor> {
 
 /// Of each cursor met while reading, how many events were delivered before it.
 fn cursors_met(frames: &[Frame]) -> Vec<(usize, Cursor)> {
-    let (mut met, mut delivered) = (Vec::new(), 0);
+    let (mut met, mut count) = (Vec::new(), 0);
     for frame in frames {
-        let Content::Batch(events) = &frame.content else { continue };
+        let events = delivered(frame);
+        if events.is_empty() && !matches!(frame.content, Content::Batch(_)) {
+            continue;
+        }
         let dots: Vec<Dot> = events.iter().map(|delivered| delivered.event.dot()).collect();
         let end = frame.cursor.as_ref().unwrap();
         for (nth, cursor) in client_cursors(end, &dots).into_iter().enumerate() {
-            met.push((delivered + nth + 1, cursor));
+            met.push((count + nth + 1, cursor));
         }
-        delivered += events.len();
-        met.push((delivered, end.clone()));
+        count += events.len();
+        met.push((count, end.clone()));
     }
     met
 }
@@ -223,13 +248,20 @@ async fn reads_begin_where_they_are_told_and_go_the_way_they_are_told() {
                 let expected: Vec<Got> = all[place.0..].iter().filter(wanted).cloned().collect();
                 assert_eq!(read(site, &forwards, &tuning).await, expected, "{forwards:?}");
                 let direction = Direction::Backwards;
-                let backwards = Spec { direction, ..forwards };
+                let backwards = Spec { direction, ..forwards.clone() };
                 let older = all[..place.1].iter().rev();
                 let mut expected: Vec<Got> = older.filter(wanted).cloned().collect();
                 assert_eq!(read(site, &backwards, &tuning).await, expected, "{backwards:?}");
                 let limited = Spec { max_events: Some(3), ..backwards };
                 expected.truncate(3);
                 assert_eq!(read(site, &limited, &tuning).await, expected, "{limited:?}");
+                let limited = Spec { max_events: Some(3), ..forwards.clone() };
+                let all = read(site, &forwards, &tuning).await;
+                assert_eq!(
+                    read(site, &limited, &tuning).await,
+                    all[..all.len().min(3)],
+                    "{limited:?}"
+                );
             }
         }
     }

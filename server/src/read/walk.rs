@@ -1,7 +1,7 @@
 //! Walks: ways through a shard's events.
 
 use anabranch_core::{Context, Dot};
-use anabranch_log::store::{PlacedEvent, StoreError};
+use anabranch_log::store::{GroupSlice, PlacedEvent, StoreError};
 
 use super::filter::Selection;
 use super::view::View;
@@ -15,10 +15,22 @@ pub struct Delivered {
     pub global_position: Option<u64>,
 }
 
-/// The frame that is being filled.
+/// Neighbouring events of a group as they are delivered, as they are stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// The events.
+    pub slice: GroupSlice,
+    /// Position of the first one in the order that is read.
+    pub position: u64,
+}
+
+/// The frame that is being filled, with events or with runs.
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) events: Vec<Delivered>,
+    pub(super) runs: Vec<Run>,
+    /// Events in the runs.
+    run_events: usize,
     bytes: usize,
     events_max: usize,
     bytes_max: usize,
@@ -26,7 +38,8 @@ pub(super) struct Batch {
 
 impl Batch {
     pub(super) fn new(events_max: usize, bytes_max: usize) -> Self {
-        Self { events: Vec::new(), bytes: 0, events_max, bytes_max }
+        let (events, runs) = (Vec::new(), Vec::new());
+        Self { events, runs, run_events: 0, bytes: 0, events_max, bytes_max }
     }
     /// Events that still fit.
     pub(super) fn room(&self) -> usize {
@@ -34,6 +47,19 @@ impl Batch {
     }
     pub(super) fn bytes_max(&self) -> usize {
         self.bytes_max
+    }
+    /// How many events of a group of `bytes` may still come; some of one always fit.
+    pub(super) fn room_for_run(&self, bytes: usize) -> usize {
+        match !self.runs.is_empty() && self.bytes + bytes > self.bytes_max {
+            true => 0,
+            false => self.events_max - self.run_events,
+        }
+    }
+    /// Takes as many events as there was room for.
+    pub(super) fn push_run(&mut self, run: Run) {
+        self.bytes += run.slice.group().encoded().len();
+        self.run_events += run.slice.len();
+        self.runs.push(run);
     }
     /// Takes the event, or gives it back if the frame is full; one event always fits.
     fn push(&mut self, event: PlacedEvent, global_position: Option<u64>) -> Option<PlacedEvent> {

@@ -71,6 +71,15 @@ impl GroupSlice {
     pub fn group(&self) -> &Group {
         self.source.group()
     }
+    /// Numbers of the events within their origin: the first one and the one after the last.
+    pub fn seqs(&self) -> Range<Seq> {
+        let at = |nth: usize| self.group().first().plus(nth as u64);
+        at(self.range.start)..at(self.range.end)
+    }
+    /// Revisions of the events in their streams, in this region.
+    pub fn revisions(&self) -> &[u64] {
+        &self.source.command.groups()[self.source.ordinal].revisions[self.range.clone()]
+    }
     /// Regional positions of the events.
     pub fn positions(&self) -> Range<u64> {
         let at = |nth: usize| self.source.position + nth as u64;
