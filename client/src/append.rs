@@ -14,12 +14,13 @@ use anabranch_proto::v1::events_client::EventsClient;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 use crate::client::{Client, LEADER_HEADER, MESSAGE_BYTES_MAX};
 use crate::error::AppendError;
 use crate::event::{IntoEvents, NewEvent};
 use crate::failure::Failure;
+use crate::lane;
 use crate::nodes::Node;
 use crate::producer::{Line, Slot};
 use crate::retry::{AppendRetry, Policy, Step, Whom};
@@ -361,15 +362,7 @@ impl Sending {
         let left = self.deadline.duration_since(Instant::now());
         let limit = left.min(self.client.options().attempt_timeout + self.within);
         self.message.regions_deadline_ms = self.regions_deadline_ms(left);
-        let mut request = Request::new(self.message.clone());
-        // For the server. A little longer than ours, which must come first: it also changes the
-        // connection, because a node that does not answer may be one that cannot be reached.
-        request.set_timeout(limit + limit / 8);
-        let mut events = EventsClient::new(node.channel())
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        let answer = timeout(limit, events.append(request)).await;
-        let response = match answer {
+        let response = match timeout(limit, self.ask(node, limit)).await {
             Ok(Ok(response)) => response,
             Ok(Err(status)) => {
                 self.learn(status.metadata());
@@ -381,13 +374,34 @@ impl Sending {
                 return Err(Failure::NoAnswer(Status::deadline_exceeded(silent)));
             }
         };
-        self.learn(response.metadata());
-        let response = response.into_inner();
         if !response.leader.is_empty() {
             self.region().learn_leader(&response.leader, self.client.dialer());
         }
         Appended::from_wire(response, self.ticket.clone())
             .map_err(|error| Failure::NoAnswer(Status::internal(error.to_string())))
+    }
+
+    /// Sends the append: with others if it is small, else in a call of its own.
+    async fn ask(&self, node: &Node, limit: Duration) -> Result<v1::AppendResponse, Status> {
+        // For the server. A little longer than ours, which must come first: it also changes the
+        // connection, because a node that does not answer may be one that cannot be reached.
+        let within = limit + limit / 8;
+        if lane::is_small(&self.message)
+            && let Some(lane) = node.lane()
+        {
+            match lane.append(self.message.clone(), within).await {
+                Err(status) if status.code() == Code::Unimplemented => node.has_no_lanes(),
+                answer => return answer,
+            }
+        }
+        let mut request = Request::new(self.message.clone());
+        request.set_timeout(within);
+        let mut events = EventsClient::new(node.channel())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let response = events.append(request).await?;
+        self.learn(response.metadata());
+        Ok(response.into_inner())
     }
 
     /// How long the node is to wait for other regions. To it, 0 is "as long as the call may take".

@@ -45,6 +45,7 @@ mod error;
 mod event;
 mod failure;
 mod feed;
+mod lane;
 mod nodes;
 mod plain;
 mod producer;

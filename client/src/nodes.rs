@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
 use crate::connect::Connector;
+use crate::lane::Lane;
 
 /// Nodes a region may grow to by learning leaders' addresses. The least recently learned go first.
 const LEARNED_MAX: usize = 16;
@@ -47,24 +48,57 @@ impl Dialer {
     }
 }
 
-/// One node, and the channel to it.
+/// One node, and the way to it.
 pub(crate) struct Node {
     pub(crate) address: String,
-    channel: Mutex<Channel>,
+    way: Mutex<Way>,
+}
+
+/// The connection to a node, and what goes over it.
+struct Way {
+    channel: Channel,
+    /// The call that small appends share; opened when one comes.
+    lane: Option<Arc<Lane>>,
+    /// Whether the node is known to have no such call: it is of an older release.
+    no_lanes: bool,
+}
+
+impl Way {
+    fn over(channel: Channel) -> Self {
+        Self { channel, lane: None, no_lanes: false }
+    }
 }
 
 impl Node {
     pub(crate) fn new(address: &str, dialer: &Dialer) -> Result<Self, tonic::transport::Error> {
         let address = dialer.with_scheme(address).trim_end_matches('/').to_owned();
-        Ok(Self { channel: Mutex::new(dialer.channel(&address)?), address })
+        Ok(Self { way: Mutex::new(Way::over(dialer.channel(&address)?)), address })
     }
     pub(crate) fn channel(&self) -> Channel {
-        self.channel.lock().clone()
+        self.way.lock().channel.clone()
+    }
+    /// The call that small appends share; none if the node does not know such calls.
+    pub(crate) fn lane(&self) -> Option<Arc<Lane>> {
+        let mut way = self.way.lock();
+        if way.no_lanes {
+            return None;
+        }
+        if let Some(lane) = way.lane.as_ref().filter(|lane| !lane.has_ended()) {
+            return Some(lane.clone());
+        }
+        let lane = Arc::new(Lane::open(way.channel.clone()));
+        way.lane = Some(lane.clone());
+        Some(lane)
+    }
+    /// The node does not know calls that appends share.
+    pub(crate) fn has_no_lanes(&self) {
+        let mut way = self.way.lock();
+        (way.no_lanes, way.lane) = (true, None);
     }
     /// Stops using a connection that may hang for ever. Calls already on it may still finish.
     pub(crate) fn renew(&self, dialer: &Dialer) {
         if let Ok(channel) = dialer.channel(&self.address) {
-            *self.channel.lock() = channel;
+            *self.way.lock() = Way::over(channel);
         }
     }
 }

@@ -40,6 +40,32 @@ async fn an_unanswered_append_is_retried_as_the_same_one_and_yields_the_first_re
 }
 
 #[tokio::test]
+async fn small_appends_share_a_call_and_an_old_node_gets_each_in_its_own() {
+    let (node, old) = (Node::start().await, Node::start_old().await);
+    for node in [&node, &old] {
+        let client = client(&[node]);
+        let append = |_| client.append("cart-1", event("Happened")).into_future();
+        let all = futures_util::future::join_all((0..20).map(append)).await;
+        assert!(all.iter().all(Result::is_ok), "{all:?}");
+        let large = event("Happened").payload(vec![0; 100_000]);
+        client.append("cart-1", large).await.unwrap();
+        assert_eq!(node.appended().len(), 21);
+    }
+    assert_eq!((node.script.lock().lanes, old.script.lock().lanes), (1, 0));
+}
+
+#[tokio::test]
+async fn a_shared_call_that_ends_leaves_everything_in_it_in_doubt_and_is_made_anew() {
+    let node = Node::start().await;
+    node.on_append(Answer::Hang).on_append(Answer::Hang).on_append(Answer::EndCall);
+    let client = client(&[&node]);
+    let append = |_| client.append("cart-1", event("Happened")).into_future();
+    let all = futures_util::future::join_all((0..3).map(append)).await;
+    assert!(all.iter().all(|appended| appended.as_ref().is_ok_and(|a| a.repeated)), "{all:?}");
+    assert_eq!((node.appended().len(), node.script.lock().lanes), (6, 2));
+}
+
+#[tokio::test]
 async fn a_conflict_is_typed_and_not_retried() {
     let node = Node::start().await;
     let expectation = v1::Expectation {

@@ -14,6 +14,7 @@ use anabranch_core::{
 };
 use anabranch_proto::v1;
 use anabranch_proto::v1::aggregates_server::AggregatesServer;
+use anabranch_proto::v1::append_many_response::{Failed, Outcome};
 use anabranch_proto::v1::events_server::{Events, EventsServer};
 use anabranch_proto::v1::read_response::{Batch, CaughtUp, Frame};
 use futures_util::stream::iter;
@@ -21,7 +22,7 @@ use futures_util::{Stream, StreamExt};
 use parking_lot::Mutex;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Server, ServerTlsConfig};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 #[allow(unused_imports, reason = "not every test is about aggregates")]
 pub use aggregates::{AggregateScript, aggregate};
@@ -32,7 +33,11 @@ pub enum Answer {
     Refuse(Status),
     /// Never answers.
     Hang,
+    /// Ends the call that it shares with others, without an answer.
+    EndCall,
 }
+
+const END_CALL: &str = "end the call";
 
 /// What a node does with the next read: frames, then how it ends.
 pub struct Answers {
@@ -52,6 +57,8 @@ pub struct Script {
     pub reads: VecDeque<Answers>,
     pub appended: Vec<v1::AppendRequest>,
     pub read: Vec<v1::ReadRequest>,
+    /// Calls of many appends.
+    pub lanes: u32,
     pub aggregates: AggregateScript,
 }
 
@@ -59,21 +66,27 @@ pub struct Script {
 pub struct Node {
     pub address: String,
     pub script: Arc<Mutex<Script>>,
+    /// Whether it knows calls of many appends.
+    lanes: bool,
 }
 
 impl Node {
     /// A node that accepts every append and has nothing to read until it is told otherwise.
     pub async fn start() -> Self {
-        Self::serve("http", Server::builder()).await
+        Self::serve("http", Server::builder(), true).await
+    }
+    /// One of a release that takes every append in a call of its own.
+    pub async fn start_old() -> Self {
+        Self::serve("http", Server::builder(), false).await
     }
     /// The same over TLS.
     pub async fn start_tls(tls: ServerTlsConfig) -> Self {
-        Self::serve("https", Server::builder().tls_config(tls).unwrap()).await
+        Self::serve("https", Server::builder().tls_config(tls).unwrap(), true).await
     }
-    async fn serve(scheme: &str, mut server: Server) -> Self {
+    async fn serve(scheme: &str, mut server: Server, lanes: bool) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("{scheme}://{}", listener.local_addr().unwrap());
-        let node = Self { address, script: Arc::default() };
+        let node = Self { address, script: Arc::default(), lanes };
         let server = server
             .add_service(EventsServer::new(node.clone()))
             .add_service(AggregatesServer::new(node.clone()))
@@ -124,10 +137,43 @@ impl Events for Node {
             (script.appends.pop_front(), repeated)
         };
         match answer {
+            Some(Answer::EndCall) => Err(Status::data_loss(END_CALL)),
             None | Some(Answer::Accept) => Ok(Response::new(self.accepted(&request, repeated))),
             Some(Answer::Refuse(status)) => Err(status),
             Some(Answer::Hang) => std::future::pending().await,
         }
+    }
+
+    type AppendManyStream =
+        Pin<Box<dyn Stream<Item = Result<v1::AppendManyResponse, Status>> + Send>>;
+
+    async fn append_many(
+        &self,
+        request: Request<Streaming<v1::AppendManyRequest>>,
+    ) -> Result<Response<Self::AppendManyStream>, Status> {
+        if !self.lanes {
+            return Err(Status::unimplemented("no such call"));
+        }
+        self.script.lock().lanes += 1;
+        let node = self.clone();
+        let answers = request.into_inner().map(move |asked| {
+            let node = node.clone();
+            async move {
+                let v1::AppendManyRequest { number, append, .. } = asked?;
+                let outcome = match node.append(Request::new(append.unwrap())).await {
+                    Ok(response) => Outcome::Appended(response.into_inner()),
+                    Err(status) if status.message() == END_CALL => return Err(status),
+                    Err(status) => Outcome::Failed(Failed {
+                        code: status.code().into(),
+                        message: status.message().to_owned(),
+                        details: status.details().to_vec().into(),
+                        leader: String::new(),
+                    }),
+                };
+                Ok(v1::AppendManyResponse { number, outcome: Some(outcome) })
+            }
+        });
+        Ok(Response::new(answers.buffer_unordered(64).boxed()))
     }
 
     type ReadStream = Pin<Box<dyn Stream<Item = Result<v1::ReadResponse, Status>> + Send>>;

@@ -29,10 +29,21 @@ impl Api {
         &self,
         request: Request<v1::AppendRequest>,
     ) -> Result<Response<v1::AppendResponse>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        let within = within(&metadata);
+        self.append_within(metadata, within, message).await
+    }
+
+    /// Appends, within the time that the caller gives, if it gives any.
+    pub(super) async fn append_within(
+        &self,
+        metadata: MetadataMap,
+        within: Option<Duration>,
+        mut message: v1::AppendRequest,
+    ) -> Result<Response<v1::AppendResponse>, Status> {
         let began = Instant::now();
-        let within = within(request.metadata()).unwrap_or(self.inner.settings.append_within);
+        let within = within.unwrap_or(self.inner.settings.append_within);
         let deadline = began + with_margin(within);
-        let (metadata, _, mut message) = request.into_parts();
         let limits = &self.inner.settings.limits;
         let checked = check(&message, limits, self.shard_count())?;
         let _admitted = self.inner.appends.admit(checked.weight)?;

@@ -26,6 +26,11 @@ pub(super) fn in_our_words(
     })
 }
 
+/// The same for what is found in the middle of a call.
+pub(super) fn in_words_of_ours(status: Status, bytes_max: usize) -> Status {
+    refusal(&status, bytes_max).unwrap_or(status)
+}
+
 fn refusal(status: &Status, bytes_max: usize) -> Option<Status> {
     match status.code() {
         Code::Internal => {

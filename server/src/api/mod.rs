@@ -14,6 +14,7 @@
 mod admission;
 mod aggregates;
 mod append;
+mod append_many;
 mod carry;
 mod classes;
 mod cluster;
