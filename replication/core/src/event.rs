@@ -9,7 +9,7 @@ use std::fmt;
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::codec::{DecodeError, Put, Reader, SliceReader, Text};
+use crate::codec::{DecodeError, Put, Reader, SliceReader, Text, varint_len};
 use crate::id::{Dot, ProducerId, Seq};
 
 /// Id that a client may give an event; the second key of exactly-once, beside the producer's.
@@ -132,26 +132,45 @@ impl Event {
         is_of_the_store(&self.stream, &self.kind)
     }
 
-    fn encode(&self, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
-        scratch.clear();
-        scratch.put_byte(if self.id.is_some() { HAS_ID } else { 0 });
+    /// Bytes before the payload.
+    fn head_len(&self) -> usize {
+        let text = |text: &str| varint_len(text.len() as u64) + text.len();
+        let metadata = self.metadata.iter().map(|(key, value)| text(key) + text(value));
+        let id = self.id.map_or(0, |id| id.0.len());
+        let names = text(&self.stream) + text(&self.kind);
+        1 + id + names + varint_len(self.metadata.len() as u64) + metadata.sum::<usize>()
+    }
+
+    fn encoded_len(&self) -> usize {
+        let len = self.head_len() + self.payload.len();
+        varint_len(len as u64) + len
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.put_varint((self.head_len() + self.payload.len()) as u64);
+        out.put_byte(if self.id.is_some() { HAS_ID } else { 0 });
         if let Some(id) = self.id {
-            scratch.put(&id.0);
+            out.put(&id.0);
         }
-        scratch.put_slice_with_len(self.stream.as_bytes());
-        scratch.put_slice_with_len(self.kind.as_bytes());
-        scratch.put_varint(self.metadata.len() as u64);
+        out.put_slice_with_len(self.stream.as_bytes());
+        out.put_slice_with_len(self.kind.as_bytes());
+        out.put_varint(self.metadata.len() as u64);
         for (key, value) in &self.metadata {
-            scratch.put_slice_with_len(key.as_bytes());
-            scratch.put_slice_with_len(value.as_bytes());
+            out.put_slice_with_len(key.as_bytes());
+            out.put_slice_with_len(value.as_bytes());
         }
-        out.put_varint((scratch.len() + self.payload.len()) as u64);
-        out.put(scratch);
         out.put(&self.payload);
     }
 }
 
 impl Request {
+    /// Bytes that [`encode`](Self::encode) appends.
+    pub fn encoded_len(&self) -> usize {
+        let producer = self.producer.map_or(0, |tag| tag.id.0.len() + 4 + varint_len(tag.sequence));
+        let events = self.events.iter().map(Event::encoded_len);
+        1 + producer + varint_len(self.events.len() as u64) + events.sum::<usize>()
+    }
+
     /// Appends the request to the body of a group.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.put_byte(if self.producer.is_some() { HAS_PRODUCER } else { 0 });
@@ -161,9 +180,8 @@ impl Request {
             out.put_varint(tag.sequence);
         }
         out.put_varint(self.events.len() as u64);
-        let mut scratch = Vec::with_capacity(128);
         for event in &self.events {
-            event.encode(&mut scratch, out);
+            event.encode(out);
         }
     }
 }
