@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::region::{Region, eventually, two_regions_down};
+use crate::page::{blocks, run_block};
+use crate::region::{Region, eventually, two_linked_regions, two_regions_down};
 use crate::{done, run, text};
 
 /// Lines of JSON.
@@ -119,4 +120,19 @@ fn conflicts_are_found_listed_followed_and_decided() {
         said.contains("nothing was set: version: is 2, and version 3 of cart is there"),
         "{said}"
     );
+}
+
+#[test]
+fn the_page_about_conflicts_shows_what_happens() {
+    let (_dir, [eu, us], link) = two_linked_regions();
+    let names = [("EU", eu.endpoint.as_str()), ("US", us.endpoint.as_str())];
+    let run = |block: &String| run_block(block, &names);
+    let blocks = blocks("docs/conflicts.md");
+    let [before, apart, together] = &blocks[..] else { panic!("other blocks: {blocks:?}") };
+    let mut commands = run(before);
+    link.cut();
+    commands += run(apart);
+    link.heal();
+    commands += run(together);
+    assert_eq!(commands, 7);
 }

@@ -3,6 +3,7 @@
 mod aggregate;
 mod classes;
 mod conflicts;
+mod link;
 mod page;
 #[path = "../support/ports.rs"]
 mod ports;

@@ -1,12 +1,14 @@
 //! Two regions of one node each, worked with through the binary.
 
 use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::{TempDir, tempdir};
 
+use crate::link::Link;
 use crate::ports::free_address;
 use crate::{anabranch, certificates, done, run, text, write_config};
 
@@ -92,21 +94,39 @@ fn two_regions() -> (TempDir, [Region; 2]) {
 }
 
 pub fn two_regions_down() -> (TempDir, [Region; 2]) {
+    let ports = [ports(), ports()];
+    let [eu, us] = ports.map(gossip);
+    regions_seeing(ports, [us, eu])
+}
+
+/// Two regions, and the link that they see each other through.
+pub fn two_linked_regions() -> (TempDir, [Region; 2], Link) {
+    let ports = [ports(), ports()];
+    let link = Link::between(ports.map(gossip));
+    let (dir, mut regions) = regions_seeing(ports, link.ends);
+    regions.iter_mut().for_each(Region::start);
+    (dir, regions, link)
+}
+
+fn gossip([_, _, port]: [u16; 3]) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// Regions that are down; each sees the other at the address in its place.
+fn regions_seeing(ports: [[u16; 3]; 2], seen_at: [SocketAddr; 2]) -> (TempDir, [Region; 2]) {
     let dir = tempdir().unwrap();
     done(["certs", "init", &dir.path().display().to_string(), "--regions", "eu,us"]);
-    let (eu, us) = (ports(), ports());
-    let other = |name: &str, [_, _, gossip]: [u16; 3]| {
-        format!("[[regions]]\nname = \"{name}\"\ngossip = [\"127.0.0.1:{gossip}\"]\n")
+    let region = |name: &str, other: &str, nth: usize| {
+        let others = format!("[[regions]]\nname = \"{other}\"\ngossip = [\"{}\"]\n", seen_at[nth]);
+        write_config(dir.path(), name, ports[nth], &others);
+        Region {
+            config: dir.path().join(format!("{name}.toml")),
+            endpoint: format!("http://127.0.0.1:{}", ports[nth][0]),
+            clock_offset: None,
+            process: None,
+        }
     };
-    write_config(dir.path(), "eu", eu, &other("us", us));
-    write_config(dir.path(), "us", us, &other("eu", eu));
-    let region = |name: &str, [api, _, _]: [u16; 3]| Region {
-        config: dir.path().join(format!("{name}.toml")),
-        endpoint: format!("http://127.0.0.1:{api}"),
-        clock_offset: None,
-        process: None,
-    };
-    let regions = [region("eu", eu), region("us", us)];
+    let regions = [region("eu", "us", 0), region("us", "eu", 1)];
     (dir, regions)
 }
 
