@@ -64,6 +64,11 @@ fn what_two_regions_did_is_told_side_by_side(report: &Report) {
     assert!(told("seats")[2].iter().all(|told| told.contains("0 from seats")), "{report:?}");
     let likes = told("likes").into_iter().map(|told| told.join(" | ")).collect::<Vec<_>>();
     assert_eq!(likes, ["10 | 10", "3 more: done | 4 more: done", "13 | 14", "17 | 17"]);
+    let [home, away] = &told("conflicts of the cart")[0];
+    assert_eq!(home, away);
+    let pairs =
+        "remove bread / add bread, remove bread / add jam, add tea / add bread, add tea / add jam";
+    assert_eq!(home, pairs);
     assert!(report.to_text().contains("cut off from each other"), "{}", report.to_text());
 }
 

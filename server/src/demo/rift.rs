@@ -1,5 +1,5 @@
 //! Two regions that cannot see each other change the same cart, the same counters and the same account:
-//! what each sees, what is refused, and what both see afterwards.
+//! what each sees, what is refused, what both see afterwards, and which conflicts they list then.
 //!
 //! Comes after the proof, on streams of its own. What comes out is known beforehand and is checked.
 
@@ -16,6 +16,10 @@ use tokio::time::{Instant, sleep};
 use super::cluster::{Cluster, Endpoints};
 use super::folds::{ASK_AGAIN, at_work};
 use super::reading::Faults;
+
+mod clashes;
+
+use clashes::{Clashes, Written};
 
 /// How long a region that is asked waits for what the other one has written, once it can.
 const SEEN_WITHIN: Duration = Duration::from_secs(60);
@@ -109,6 +113,15 @@ impl Side {
         })
     }
 
+    /// The conflicts of the cart that the region lists, with everything in them that this side has
+    /// written and seen.
+    async fn clashes(&self, written: &[Written]) -> anyhow::Result<Clashes> {
+        let page = self.client.conflicts().stream(CART).page().await;
+        let page = page.with_context(|| format!("list the conflicts in {}", self.region))?;
+        ensure!(!page.more, "{} lists more conflicts than there can be", self.region);
+        Ok(Clashes::of(&page.conflicts, written))
+    }
+
     /// The aggregate, as soon as the region knows the definition.
     async fn read(&self, stream: &str) -> anyhow::Result<Aggregate> {
         let deadline = Instant::now() + SEEN_WITHIN;
@@ -134,7 +147,8 @@ pub async fn play(
     let [first, .., last] = endpoints else { return Ok(None) };
     let far = endpoints.len() - 1;
     let sides = [Side::new(first)?, Side::new(last)?];
-    let mut scene = Scene { sides, moments: Vec::new(), faults: Faults::default() };
+    let (moments, faults) = (Vec::new(), Faults::default());
+    let mut scene = Scene { sides, moments, faults, carts: Vec::new() };
     scene.prepare().await?;
     scene.look("both see, before").await?;
     cluster.cut_off(far);
@@ -146,6 +160,7 @@ pub async fn play(
     scene.reunite()?;
     let together = scene.look("both see, reunited").await?;
     scene.judge(&alone, &together);
+    scene.list_conflicts().await?;
     let regions = scene.sides.map(|side| side.region);
     Ok(Some((Rift { regions, moments: scene.moments }, scene.faults)))
 }
@@ -179,6 +194,8 @@ struct Scene {
     sides: [Side; 2],
     moments: Vec<Moment>,
     faults: Faults,
+    /// What was done to the cart while the regions could not see each other.
+    carts: Vec<Written>,
 }
 
 impl Scene {
@@ -211,7 +228,14 @@ impl Scene {
         for Step { about, stream, says, does, may } in steps() {
             let ([left, right], [one, other]) = (&self.sides, does);
             let outcomes = tokio::join!(left.operate(stream, one), right.operate(stream, other));
-            lines.push(self.outcome(about, says, [outcomes.0, outcomes.1], may));
+            let outcomes = [outcomes.0, outcomes.1];
+            if stream == CART {
+                let done = says.iter().zip(&outcomes).filter_map(|(says, outcome)| {
+                    Some(Written { dot: outcome.as_ref().ok()?.first.clone(), says })
+                });
+                self.carts.extend(done);
+            }
+            lines.push(self.outcome(about, says, outcomes, may));
         }
         let [left, right] = &self.sides;
         // Until then, what is handed to the home is unknown instead of refused.
@@ -266,6 +290,25 @@ impl Scene {
         ];
         self.moments.push(Moment { when, lines });
         Ok(views)
+    }
+
+    /// Everything that one did to the cart is concurrent with all that the other did, and nothing else is:
+    /// both list that.
+    async fn list_conflicts(&mut self) -> anyhow::Result<()> {
+        let ([left, right], written) = (&self.sides, &mut self.carts);
+        written.sort_by_key(|event| event.dot.origin.region.as_str() != left.region);
+        let (left, right) = tokio::join!(left.clashes(written), right.clashes(written));
+        let wanted = Clashes::between(written);
+        let told = [left?, right?].map(|clashes| (clashes == wanted, clashes.to_text(written)));
+        for (side, (as_wanted, told)) in self.sides.iter().zip(&told) {
+            if !as_wanted {
+                let wanted = wanted.to_text(written);
+                self.faults.add(|| format!("{} lists {told:?}, not {wanted:?}", side.region));
+            }
+        }
+        let lines = vec![("conflicts of the cart".to_owned(), told.map(|(_, told)| told))];
+        self.moments.push(Moment { when: "both list, reunited", lines });
+        Ok(())
     }
 
     /// Holds what was seen against what the types promise.
