@@ -17,6 +17,7 @@ pub mod command;
 pub mod conflict;
 pub mod context;
 pub mod cursor;
+pub mod declared;
 pub mod digest;
 pub mod event;
 pub mod group;

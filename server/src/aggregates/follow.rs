@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anabranch_core::aggregate::{self, Input};
+use anabranch_core::aggregate::{Definition, Input, identity};
 use anabranch_core::codec::{DecodeError, Put, Reader};
+use anabranch_core::declared::{self, Declarations, Declare};
 use anabranch_core::event::category;
 use anabranch_core::{Chain, Context, Dot, EventView, Seq, ShardId, Stamp};
 use anabranch_log::derived::states::{StateError, States};
@@ -15,7 +16,6 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::board::{Board, Category};
-use super::catalog::{self, Catalog};
 use super::projection::Projection;
 use super::walk::{Walk, Walked, earliest};
 use crate::env::blocking;
@@ -59,7 +59,7 @@ pub(super) struct Follower<V> {
     shard: ShardId,
     states: Arc<dyn States>,
     board: Arc<Board>,
-    catalog: Catalog,
+    catalog: Declarations<Definition>,
     /// Every event before this position was looked at.
     next: u64,
     /// The group of the event before it when it was written last; of one that was followed so far, compared
@@ -96,7 +96,7 @@ impl<V: View> Follower<V> {
             shard,
             states,
             board,
-            catalog: Catalog::default(),
+            catalog: Declarations::default(),
             next: 0,
             last: None,
             verified: false,
@@ -126,14 +126,14 @@ impl<V: View> Follower<V> {
             self.put_up(definition)?;
         }
         for declared in catalog.iter() {
-            self.put_up(&declared.definition)?;
+            self.put_up(&declared.declaration)?;
         }
         self.catalog = catalog;
         Ok(())
     }
 
     /// Has the aggregates of a definition built, beside those that are served until then.
-    fn put_up(&mut self, definition: &Arc<aggregate::Definition>) -> Result<(), StateError> {
+    fn put_up(&mut self, definition: &Arc<Definition>) -> Result<(), StateError> {
         let name = definition.category.clone();
         let (serving, building) = self.board.of(&name);
         let is_it = |known: &Option<Arc<Projection>>| {
@@ -249,7 +249,7 @@ impl<V: View> Follower<V> {
         serving: &BTreeMap<String, Arc<Projection>>,
     ) -> Result<u64, StoreError> {
         let served = serving.keys().map(|name| Wanted::Category(name));
-        let wanted: Vec<_> = served.chain([Wanted::Category(catalog::CATEGORY)]).collect();
+        let wanted: Vec<_> = served.chain([Wanted::Category(Definition::CATEGORY)]).collect();
         self.view.store().next_wanted(self.next, &wanted, PASS_EVENTS as usize)
     }
 
@@ -291,9 +291,9 @@ impl<V: View> Follower<V> {
     ) -> Result<(), PassError> {
         let positions = slice.positions();
         self.stability.pass(slice.group(), positions.start);
-        let wanted = |name: &str| name == catalog::CATEGORY || serving.contains_key(name);
+        let wanted = |name: &str| name == Definition::CATEGORY || serving.contains_key(name);
         let mut wanted: Vec<Seen> = seen(slice, wanted).collect();
-        let declares = |seen: &Seen| category(&seen.event.stream) == catalog::CATEGORY;
+        let declares = |seen: &Seen| category(&seen.event.stream) == Definition::CATEGORY;
         if wanted.iter().any(declares) {
             // What is declared may be served at once, and want the events that follow.
             wanted = seen(slice, |_| true).collect();
@@ -324,11 +324,10 @@ impl<V: View> Follower<V> {
             &event.payload,
         );
         match taken {
-            Ok(Some(declared)) => {
-                let definition = &declared.definition;
+            Ok(Some(definition)) => {
                 let (category, version) = (&definition.category, definition.version);
                 tracing::info!(shard = %self.shard, category, version, "aggregates are built by a new definition");
-                self.put_up(definition)?;
+                self.put_up(&definition)?;
             }
             Ok(None) => {
                 let (dot, stream) = (&seen.dot, &*event.stream);
@@ -466,9 +465,9 @@ impl<V: View> Follower<V> {
         let serving = self.board.serving();
         let served =
             serving.values().filter(|of| self.board.building(&of.definition().category).is_some());
-        let served: Vec<_> = served.map(|of| of.definition().to_json().to_string()).collect();
+        let served: Vec<_> = served.map(|of| of.definition()).collect();
         bytes.put_varint(served.len() as u64);
-        served.iter().for_each(|text| bytes.put_slice_with_len(text.as_bytes()));
+        served.iter().for_each(|definition| declared::write(definition.as_ref(), &mut bytes));
         Ok(self.states.write(&[(key(self.shard), Some(bytes.into()))])?)
     }
 
@@ -571,9 +570,9 @@ fn key(shard: ShardId) -> Vec<u8> {
 struct Kept {
     next: u64,
     last: Option<Chain>,
-    catalog: Catalog,
+    catalog: Declarations<Definition>,
     /// Definitions that were served while newer ones were being built.
-    served: Vec<Arc<aggregate::Definition>>,
+    served: Vec<Arc<Definition>>,
 }
 
 fn decode(mut reader: Reader) -> Result<Kept, DecodeError> {
@@ -582,9 +581,9 @@ fn decode(mut reader: Reader) -> Result<Kept, DecodeError> {
         0 => None,
         _ => Some(Chain(reader.array("chain of the last group")?)),
     };
-    let catalog = Catalog::decode(&mut reader)?;
+    let catalog = Declarations::decode(&mut reader)?;
     let count = reader.count("definitions served", 1)?;
-    let served = (0..count).map(|_| catalog::read_definition(&mut reader));
+    let served = (0..count).map(|_| declared::read(&mut reader));
     let served = served.collect::<Result<_, _>>()?;
     reader.finish("progress")?;
     Ok(Kept { next, last, catalog, served })
@@ -646,7 +645,7 @@ pub(super) fn seen<'a>(
         let dot = Dot { origin: group.origin().clone(), seq: event.seq };
         let mut held = group.header().context.clone();
         held.advance(group.origin(), Seq(event.seq.0 - 1));
-        let identity = aggregate::identity(event.id, producer.as_ref(), nth_of_request, &dot);
+        let identity = identity(event.id, producer.as_ref(), nth_of_request, &dot);
         let position = start + nth as u64;
         let revision = revisions[nth];
         let event = group.view(&event);

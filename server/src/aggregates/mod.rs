@@ -1,6 +1,6 @@
 //! Aggregates: folded from the log in the background, and served.
 //!
-//! Definitions are events of streams of category [`CATEGORY`], so every region has the same. The
+//! Definitions are events of streams of one category ([`anabranch_core::declared`]), so every region has the same. The
 //! [`follow`]er of a shard goes through the log in regional order and gives each event to the
 //! [`projection`] of its category. A newer definition is built beside the one that is served, and takes
 //! over when it has seen as much. All of it is derived: states and progress are written to disk
@@ -13,7 +13,6 @@
 
 mod board;
 mod cache;
-mod catalog;
 mod error;
 mod follow;
 mod in_order;
@@ -23,7 +22,6 @@ mod settled;
 mod tests;
 mod walk;
 
-pub use catalog::{CATEGORY, EVENT_TYPE, stream_of};
 pub use error::AggregateError;
 pub use projection::{Shown, ShownOrdered, Tally};
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_core::aggregate::{Definition, Operations};
+use anabranch_core::declared::Declare;
 use anabranch_core::event::Event;
 use anabranch_core::{Context, ShardId};
 use anabranch_log::derived::states::{MemoryStates, StateError, States};
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 
 use super::board::Board;
 use super::follow::{Follower, Pass, PassError};
-use super::{AggregateError, Aggregates, catalog};
+use super::{AggregateError, Aggregates};
 use crate::read::testing::{REGIONS, Rng, Site, settle};
 use crate::states::SharedStates;
 use crate::states::testing::Broken;
@@ -32,7 +33,7 @@ fn json_event(stream: &str, kind: &str, payload: &Json) -> Event {
 
 fn definition(version: u32, fields: Json, on: Json) -> Event {
     let json = json!({ "category": "file", "version": version, "fields": fields, "on": on });
-    json_event(&catalog::stream_of("file"), catalog::EVENT_TYPE, &json)
+    json_event(&Definition::stream_of("file"), Definition::EVENT_TYPE, &json)
 }
 
 fn files(version: u32) -> Event {
@@ -262,8 +263,10 @@ async fn a_newer_definition_is_built_while_the_older_one_serves() {
     assert_eq!(again.value("file-a"), json!({ "changes": events }));
     // An older version, and what is no definition, change nothing.
     sites[0].append(5_001, vec![vec![files(1)]]);
-    sites[0]
-        .append(5_002, vec![vec![json_event("$definition-file", catalog::EVENT_TYPE, &json!(7))]]);
+    sites[0].append(
+        5_002,
+        vec![vec![json_event("$definition-file", Definition::EVENT_TYPE, &json!(7))]],
+    );
     again.follow();
     assert_eq!(again.value("file-a"), json!({ "changes": events }));
 }

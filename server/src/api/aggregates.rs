@@ -12,7 +12,6 @@ use anabranch_core::{Context, SessionToken};
 use anabranch_proto::convert::{self, Problem, invalid};
 use anabranch_proto::v1;
 use anabranch_proto::v1::aggregates_server::Aggregates as Service;
-use anabranch_proto::v1::expectation::{Expected, NoStream};
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use serde_json::{Value as Json, json};
@@ -20,11 +19,12 @@ use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status};
 
 use super::conditions::Conditions;
+use super::declare::declaring;
 use super::page::page_size;
 use super::read::session_token;
 use super::refusal::of_aggregate;
 use super::{Api, of_shard};
-use crate::aggregates::{self, AggregateError, Aggregates, Shown, stream_of};
+use crate::aggregates::{AggregateError, Aggregates, Shown};
 use crate::shard::{Shard, ShardState};
 
 /// Aggregates read at once.
@@ -49,7 +49,7 @@ impl Service for Api {
             .map_err(|error| invalid("definition", &format!("is no JSON: {error}"), 0, 0))?;
         let definition = Definition::from_json(&json)
             .map_err(|error| invalid("definition", &error.to_string(), 0, 0))?;
-        let (shard, stream) = (self.only_shard()?, stream_of(&definition.category));
+        let shard = self.only_shard()?;
         let known = shard.aggregates().newest(&definition.category, soon()).await;
         let known = known.map_err(refused)?;
         let mut response = v1::DefineResponse {
@@ -64,25 +64,7 @@ impl Service for Api {
             }
             check_version(&known, &definition)?;
         }
-        // Whoever defines the category in this region at the same time is refused.
-        let head = shard.state().region(|region| region.stream(&stream));
-        let expected = match head {
-            Some(head) => Expected::Revision(head.next_revision - 1),
-            None => Expected::NoStream(NoStream {}),
-        };
-        let append = v1::AppendRequest {
-            expectations: vec![v1::Expectation {
-                stream: stream.clone(),
-                expected: Some(expected),
-            }],
-            events: vec![v1::NewEvent {
-                stream,
-                r#type: aggregates::EVENT_TYPE.into(),
-                payload: definition.to_json().to_string().into(),
-                ..v1::NewEvent::default()
-            }],
-            ..v1::AppendRequest::default()
-        };
+        let append = declaring(shard, &definition);
         let appended =
             self.handle_append(Request::from_parts(metadata, extensions, append)).await?;
         let appended = appended.into_inner();

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use anabranch_core::conflict::{self, Declaration, Policy, RESOLVED, Resolution, stream_of};
+use anabranch_core::conflict::{Declaration, Policy, RESOLVED, Resolution};
 use anabranch_core::limits::{HEARTBEAT_DEFAULT, HEARTBEAT_MIN, SESSION_WAIT_DEFAULT};
 use anabranch_core::{Context, Cursor, Dot, ReadOrder, RegionName, SessionToken};
 use anabranch_proto::convert::{self, Problem, invalid, read_order};
 use anabranch_proto::v1;
 use anabranch_proto::v1::conflicts_server::Conflicts as Service;
-use anabranch_proto::v1::expectation::{Expected, NoStream};
 use anabranch_proto::v1::refusal::{Invalid, Reason};
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
@@ -16,6 +15,7 @@ use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Request, Response, Status};
 
+use super::declare::declaring;
 use super::page::{PAGE_DEFAULT, page_size};
 use super::read::session_token;
 use super::refusal::of_conflict;
@@ -122,7 +122,7 @@ impl Service for Api {
         let known = known.map_err(|error| of_conflict(error, SESSION_WAIT_DEFAULT))?;
         let known = known.policies.into_iter().find(|known| known.declaration.category == category);
         let known = known.map(|known| known.declaration);
-        let (version, repeated) = next_version(known.as_ref(), &policy, message.version)?;
+        let (version, repeated) = next_version(known.as_deref(), &policy, message.version)?;
         let mut response = v1::SetPolicyResponse {
             category: category.clone(),
             version,
@@ -161,7 +161,7 @@ impl Service for Api {
                 version: declared.declaration.version,
                 policy: declared.declaration.policy.name().to_owned(),
                 regions: regions(&declared.declaration.policy),
-                category: declared.declaration.category,
+                category: declared.declaration.category.clone(),
                 dot: Some((&declared.dot).into()),
                 unix_ms: declared.stamp.unix_ms(),
             }));
@@ -302,26 +302,6 @@ fn precondition(field: &str, problem: &str, limit: u64, actual: u64) -> Status {
     let (field, problem) = (field.to_owned(), problem.to_owned());
     let reason = Reason::Invalid(Invalid { field, problem, limit, actual });
     convert::refused(Code::FailedPrecondition, message, reason)
-}
-
-/// Whoever sets the policy in this region at the same time is refused.
-fn declaring(shard: &Shard, declaration: &Declaration) -> v1::AppendRequest {
-    let stream = stream_of(&declaration.category);
-    let head = shard.state().region(|region| region.stream(&stream));
-    let expected = match head {
-        Some(head) => Expected::Revision(head.next_revision - 1),
-        None => Expected::NoStream(NoStream {}),
-    };
-    v1::AppendRequest {
-        expectations: vec![v1::Expectation { stream: stream.clone(), expected: Some(expected) }],
-        events: vec![v1::NewEvent {
-            stream,
-            r#type: conflict::EVENT_TYPE.to_owned(),
-            payload: declaration.to_json().to_string().into(),
-            ..v1::NewEvent::default()
-        }],
-        ..v1::AppendRequest::default()
-    }
 }
 
 /// An event that is not there, or of another stream, would leave the conflict as it is for ever.

@@ -21,6 +21,7 @@ mod cluster;
 mod concurrency;
 mod conditions;
 mod conflicts;
+mod declare;
 mod events;
 mod forward;
 mod malformed;

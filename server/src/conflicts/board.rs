@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use anabranch_core::conflict::{Policies, Resolved};
+use anabranch_core::conflict::{Declaration, Resolved};
+use anabranch_core::declared::Declarations;
 use anabranch_core::{Context, Stamp};
 use anabranch_log::derived::states::StateError;
 use parking_lot::{Mutex, RwLock};
@@ -26,7 +27,7 @@ pub struct Count {
 pub(super) struct Found {
     /// Everything that was looked at.
     pub(super) walked: Context,
-    pub(super) policies: Policies,
+    pub(super) policies: Declarations<Declaration>,
     /// By category.
     pub(super) counts: BTreeMap<String, Count>,
     pub(super) rows: BTreeMap<u64, Arc<Row>>,

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_core::codec::{DecodeError, Put, Reader};
-use anabranch_core::conflict::{CATEGORY, Conflict, Policies, RESOLVED, Resolution, Resolved, Run};
+use anabranch_core::conflict::{Conflict, Declaration, RESOLVED, Resolution, Resolved, Run};
+use anabranch_core::declared::{Declarations, Declare};
 use anabranch_core::event::category;
 use anabranch_core::planted::{self, Bug};
 use anabranch_core::{
@@ -90,7 +91,7 @@ struct Kept {
     walked: Context,
     rewind: Context,
     last: Option<(Dot, Chain)>,
-    policies: Policies,
+    policies: Declarations<Declaration>,
     counts: BTreeMap<String, Count>,
 }
 
@@ -290,7 +291,7 @@ impl<V: View> Follower<V> {
         let mut streams: BTreeMap<&str, (u64, Run)> = BTreeMap::new();
         for (event, nth) in requests.iter().flat_map(|request| &request.events).zip(0..) {
             let dot = Dot { origin: group.origin().clone(), seq: event.seq };
-            if is_new && category(event.stream) == CATEGORY {
+            if is_new && category(event.stream) == Declaration::CATEGORY {
                 self.declare(&dot, group, event);
             }
             if event.kind == RESOLVED {
@@ -429,7 +430,7 @@ fn decode(mut reader: Reader) -> Result<Kept, DecodeError> {
             Some((Dot { origin, seq }, Chain(reader.array("chain of the last group")?)))
         }
     };
-    let policies = Policies::decode(&mut reader)?;
+    let policies = Declarations::decode(&mut reader)?;
     let mut counts = BTreeMap::new();
     for _ in 0..reader.count("categories", 3)? {
         let category = reader.text("category")?.to_string();

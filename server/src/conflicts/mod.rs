@@ -27,7 +27,8 @@ pub use standing::{Asked, Concurrency};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use anabranch_core::conflict::{Conflict, Declared, Policy, Standing};
+use anabranch_core::conflict::{Conflict, Declaration, Policy, Standing};
+use anabranch_core::declared::Declared;
 use anabranch_core::event::category;
 use anabranch_core::{Context, Cursor, Dot, ReadOrder, ShardId};
 use anabranch_log::derived::states::StateError;
@@ -102,7 +103,7 @@ pub struct Page {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overview {
     /// By category; of those that have none, all events are kept.
-    pub policies: Vec<Declared>,
+    pub policies: Vec<Declared<Declaration>>,
     /// By category. Beyond many categories, the rest is under the empty name.
     pub counts: BTreeMap<String, Count>,
     /// Events looked at.

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anabranch_core::conflict::{self, Policy, RESOLVED, Resolution, Run, Standing};
+use anabranch_core::conflict::{Declaration, Policy, RESOLVED, Resolution, Run, Standing};
+use anabranch_core::declared::Declare;
 use anabranch_core::event::{Event, category};
 use anabranch_core::{Context, Cursor, Dot, ReadOrder, Seq, ShardId, Stamp};
 use anabranch_log::derived::states::{MemoryStates, StateError, States};
@@ -433,9 +434,9 @@ async fn events_that_are_read_carry_what_they_are_concurrent_with() {
 
 fn policy(policy: &Policy, version: u32) -> Event {
     let category = "cart".to_owned();
-    let declared = conflict::Declaration { category, version, policy: policy.clone() };
+    let declared = Declaration { category, version, policy: policy.clone() };
     let payload = declared.to_json().to_string().into();
-    let mut event = event(&conflict::stream_of("cart"), conflict::EVENT_TYPE, 0);
+    let mut event = event(&Declaration::stream_of("cart"), Declaration::EVENT_TYPE, 0);
     event.payload = payload;
     event
 }

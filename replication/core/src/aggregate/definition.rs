@@ -9,6 +9,8 @@ use serde_json::{Map, Value as Json};
 use super::operation::{Action, EVENT_TYPE};
 use super::statement::{BadStatement, RESERVED, Statement};
 use super::value::Value;
+use crate::declared::Declare;
+use crate::planted::Bug;
 use crate::rights;
 
 /// Stands for every type of event but [`EVENT_TYPE`] and [`rights::EVENT_TYPE`].
@@ -373,6 +375,27 @@ impl Definition {
             "fields": fields.collect::<Map<_, _>>(),
             "on": on.collect::<Map<_, _>>(),
         })
+    }
+}
+
+impl Declare for Definition {
+    const CATEGORY: &'static str = "$definition";
+    const EVENT_TYPE: &'static str = "DefinitionDeclared";
+    const WHAT: &'static str = "definition";
+    const LAST_COUNTS: Option<Bug> = Some(Bug::LastDefinitionCounts);
+    type Bad = BadDefinition;
+
+    fn from_json(json: &Json) -> Result<Self, BadDefinition> {
+        Self::from_json(json)
+    }
+    fn to_json(&self) -> Json {
+        self.to_json()
+    }
+    fn category(&self) -> &str {
+        &self.category
+    }
+    fn version(&self) -> u32 {
+        self.version
     }
 }
 

@@ -23,10 +23,7 @@ mod tests;
 
 use std::fmt;
 
-pub use policy::{
-    BadDeclaration, CATEGORY, Declaration, Declared, EVENT_TYPE, NoDeclaration, Policies, Policy,
-    REGIONS_MAX, Standing, stream_of,
-};
+pub use policy::{BadDeclaration, Declaration, Policy, REGIONS_MAX, Standing};
 pub use recent::Recent;
 pub use resolution::{BadResolution, RESOLVED, Resolution, Resolved, first_of};
 pub use run::Run;

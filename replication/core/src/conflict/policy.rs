@@ -1,27 +1,17 @@
 //! Policies: which of several concurrent events counts.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::{Value as Json, json};
 
 use super::Conflict;
 use super::run::Run;
-use crate::codec::{DecodeError, Put, Reader};
-use crate::id::{Dot, Origin, RegionName, Seq};
+use crate::declared::Declare;
+use crate::id::{Dot, RegionName};
 use crate::stamp::Stamp;
 
-/// Category of the streams that hold policies, one stream a category.
-pub const CATEGORY: &str = "$conflicts";
-/// Type of the events in them.
-pub const EVENT_TYPE: &str = "ConflictPolicyDeclared";
 /// Regions that a policy may name.
 pub const REGIONS_MAX: usize = 64;
-
-/// The stream that holds a category's policies.
-pub fn stream_of(category: &str) -> String {
-    format!("{CATEGORY}-{category}")
-}
 
 /// Which of several concurrent events counts. All stay in the stream, whatever it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -211,6 +201,26 @@ impl Declaration {
     }
 }
 
+impl Declare for Declaration {
+    const CATEGORY: &'static str = "$conflicts";
+    const EVENT_TYPE: &'static str = "ConflictPolicyDeclared";
+    const WHAT: &'static str = "policy";
+    type Bad = BadDeclaration;
+
+    fn from_json(json: &Json) -> Result<Self, BadDeclaration> {
+        Self::from_json(json)
+    }
+    fn to_json(&self) -> Json {
+        self.to_json()
+    }
+    fn category(&self) -> &str {
+        &self.category
+    }
+    fn version(&self) -> u32 {
+        self.version
+    }
+}
+
 impl Policy {
     /// The policy of that name; only `region-priority` has regions.
     ///
@@ -246,113 +256,5 @@ impl Policy {
             true => Ok(policy),
             false => Err(wrong("regions", format!("is given, but {name} asks for none"))),
         }
-    }
-}
-
-/// A policy, and the event that declared it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Declared {
-    /// What it says.
-    pub declaration: Declaration,
-    /// When.
-    pub stamp: Stamp,
-    /// By which event.
-    pub dot: Dot,
-}
-
-impl Declared {
-    /// Which of two policies of a category counts: the same in every region that holds both.
-    fn rank(&self) -> (u32, Stamp, &Dot) {
-        (self.declaration.version, self.stamp, &self.dot)
-    }
-}
-
-/// Why an event declares no policy.
-#[derive(Debug, thiserror::Error)]
-pub enum NoDeclaration {
-    /// It is of another type.
-    #[error("its type is {0}, not {EVENT_TYPE}")]
-    Kind(String),
-    /// It is no JSON.
-    #[error("its payload is no JSON: {0}")]
-    NoJson(#[from] serde_json::Error),
-    /// It is JSON, but no policy.
-    #[error("it is no policy: {0}")]
-    Policy(#[from] BadDeclaration),
-    /// It is in another category's stream.
-    #[error("it is about {0}, which does not belong in this stream")]
-    Elsewhere(String),
-}
-
-/// The policy that counts, of every category that has one.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Policies {
-    current: BTreeMap<String, Declared>,
-}
-
-impl Policies {
-    /// Takes an event of a stream of policies in. True if it counts now.
-    ///
-    /// # Errors
-    /// [`NoDeclaration`]; nothing has changed then.
-    pub fn take(
-        &mut self,
-        dot: Dot,
-        stamp: Stamp,
-        stream: &str,
-        kind: &str,
-        payload: &[u8],
-    ) -> Result<bool, NoDeclaration> {
-        if kind != EVENT_TYPE {
-            return Err(NoDeclaration::Kind(kind.to_owned()));
-        }
-        let json: Json = serde_json::from_slice(payload)?;
-        let declaration = Declaration::from_json(&json)?;
-        if stream_of(&declaration.category) != stream {
-            return Err(NoDeclaration::Elsewhere(declaration.category));
-        }
-        let declared = Declared { declaration, stamp, dot };
-        let category = &declared.declaration.category;
-        let counts = self.current.get(category).is_none_or(|old| old.rank() < declared.rank());
-        if counts {
-            self.current.insert(category.clone(), declared);
-        }
-        Ok(counts)
-    }
-
-    /// The policy of a category.
-    pub fn of(&self, category: &str) -> Option<&Declared> {
-        self.current.get(category)
-    }
-    /// All that were declared, by category.
-    pub fn iter(&self) -> impl Iterator<Item = &Declared> {
-        self.current.values()
-    }
-
-    /// Appends all of them.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        out.put_varint(self.current.len() as u64);
-        for declared in self.current.values() {
-            out.put_slice_with_len(declared.declaration.to_json().to_string().as_bytes());
-            out.put_u64(declared.stamp.0);
-            declared.dot.origin.encode(out);
-            out.put_varint(declared.dot.seq.0);
-        }
-    }
-    /// Reads what [`encode`](Self::encode) wrote.
-    pub fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
-        let mut policies = Self::default();
-        for _ in 0..reader.count("policies", 30)? {
-            let text = reader.text("policy")?;
-            let wrong = || DecodeError::Text { what: "policy" };
-            let json: Json = serde_json::from_str(&text).map_err(|_| wrong())?;
-            let declaration = Declaration::from_json(&json).map_err(|_| wrong())?;
-            let stamp = Stamp(reader.u64("stamp of a policy")?);
-            let origin = Origin::decode(reader)?;
-            let dot = Dot { origin, seq: Seq(reader.varint("seq of a policy")?) };
-            let category = declaration.category.clone();
-            policies.current.insert(category, Declared { declaration, stamp, dot });
-        }
-        Ok(policies)
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::codec::Reader;
 use crate::context::Context;
+use crate::declared::{Declarations, Declare};
 use crate::id::{Incarnation, Origin, RegionName, Seq, ShardId};
 use crate::stamp::Stamp;
 
@@ -344,35 +345,35 @@ fn of_two_policies_the_higher_version_counts_then_the_later() {
     let declare = |version, policy: &str| {
         serde_json::json!({ "category": "cart", "version": version, "policy": policy }).to_string()
     };
-    let stream = stream_of("cart");
+    let (stream, event_type) = (Declaration::stream_of("cart"), Declaration::EVENT_TYPE);
     let events = [
         (dot("eu", 1), Stamp(5), declare(2, "resolver")),
         (dot("us", 1), Stamp(6), declare(2, "keep-all")),
         (dot("us", 2), Stamp(7), declare(1, "last-writer-wins")),
     ];
     for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
-        let mut policies = Policies::default();
+        let mut policies = Declarations::<Declaration>::default();
         for at in order {
             let (dot, stamp, payload) = &events[at];
-            policies.take(dot.clone(), *stamp, &stream, EVENT_TYPE, payload.as_bytes()).unwrap();
+            policies.take(dot.clone(), *stamp, &stream, event_type, payload.as_bytes()).unwrap();
         }
         let counts = policies.of("cart").unwrap();
         assert_eq!((&counts.declaration.policy, counts.stamp), (&Policy::KeepAll, Stamp(6)));
         let mut out = Vec::new();
         policies.encode(&mut out);
-        assert_eq!(Policies::decode(&mut Reader::new(out.into())), Ok(policies));
+        assert_eq!(Declarations::decode(&mut Reader::new(out.into())), Ok(policies));
     }
-    let mut policies = Policies::default();
+    let mut policies = Declarations::<Declaration>::default();
     let mut take = |stream: &str, kind: &str, payload: &str| {
         let taken = policies.take(dot("eu", 1), Stamp(1), stream, kind, payload.as_bytes());
         taken.unwrap_err().to_string()
     };
     assert!(take(&stream, "Other", "{}").contains("its type is Other"));
-    assert!(take("$conflicts-file", EVENT_TYPE, &declare(1, "resolver")).contains("about cart"));
-    assert!(take(&stream, EVENT_TYPE, &declare(0, "resolver")).contains("version"));
-    assert!(take(&stream, EVENT_TYPE, &declare(1, "coin")).contains("\"coin\""));
-    assert!(take(&stream, EVENT_TYPE, &declare(1, "region-priority")).contains("0 regions"));
+    assert!(take("$conflicts-file", event_type, &declare(1, "resolver")).contains("about cart"));
+    assert!(take(&stream, event_type, &declare(0, "resolver")).contains("version"));
+    assert!(take(&stream, event_type, &declare(1, "coin")).contains("\"coin\""));
+    assert!(take(&stream, event_type, &declare(1, "region-priority")).contains("0 regions"));
     let regions =
         r#"{"category":"cart","version":1,"policy":"region-priority","regions":["eu","eu"]}"#;
-    assert!(take(&stream, EVENT_TYPE, regions).contains("eu twice"));
+    assert!(take(&stream, event_type, regions).contains("eu twice"));
 }

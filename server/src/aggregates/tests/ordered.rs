@@ -315,7 +315,7 @@ async fn definitions_that_are_settled_to_different_places_take_each_event_once()
     let (sites, _) = history(5);
     let json = json!({ "category": "other", "version": 1, "fields": { "turns": "ordered from 0" },
                        "on": { "Changed": ["turns += 1"] } });
-    let other = json_event(&catalog::stream_of("other"), catalog::EVENT_TYPE, &json);
+    let other = json_event(&Definition::stream_of("other"), Definition::EVENT_TYPE, &json);
     sites[0].append(2_000, vec![vec![ledger(2), other]]);
     settle(&sites, 3_000);
     let mut kept = Kept::new(&sites[0]);
