@@ -424,10 +424,13 @@ fn check_version(known: &Definition, wanted: &Definition) -> Result<(), Status> 
     if wanted.version > known.version {
         return Ok(());
     }
-    let changed = known.fields.iter().filter_map(|(name, kind)| match wanted.fields.get(name) {
-        Some(new) if new != kind => Some(format!("fields.{name} was {kind} and would be {new}")),
-        Some(_) => None,
-        None => Some(format!("fields.{name} would be gone")),
+    let changed = known.fields.keys().filter_map(|name| {
+        let old = known.type_of(name)?;
+        match wanted.type_of(name) {
+            Some(new) if new != old => Some(format!("fields.{name} was {old} and would be {new}")),
+            Some(_) => None,
+            None => Some(format!("fields.{name} would be gone")),
+        }
     });
     let changed: Vec<_> = changed.collect();
     let what =

@@ -14,7 +14,8 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use anabranch_core::aggregate::{Action, Operation, Operations};
+use anabranch_core::aggregate::{Action, Definition, Operation, Operations};
+use anabranch_core::event::category;
 use anabranch_core::rights::{self, Counter};
 use anabranch_core::{Context, RegionName, SessionToken};
 use anabranch_gossip::Gossip;
@@ -104,7 +105,11 @@ impl Api {
         deadline: Instant,
     ) -> bool {
         let Some(gossip) = self.inner.gossip.borrow().clone() else { return false };
-        if !is_spend(message, &short.counter) || has_home(shard, &short.counter.stream) {
+        let counter = &short.counter;
+        if !is_spend(message, counter) || has_home(shard, &counter.stream) {
+            return false;
+        }
+        if !may_move(shard, counter, deadline).await {
             return false;
         }
         let missing = u128::from(short.wanted).saturating_sub(short.held);
@@ -168,6 +173,9 @@ impl Api {
             return Ok(RightsPassed::default());
         }
         let counter = Counter { stream: stream.as_str().into(), field: field.as_str().into() };
+        if !may_move(shard, &counter, deadline).await {
+            return Ok(RightsPassed::default());
+        }
         let mut held = shard.state().region(|region| region.rights().of(&counter));
         for _ in 0..PASS_TRIES {
             let amount = share(held, asked.wanted);
@@ -214,6 +222,13 @@ fn pass(counter: &Counter, amount: u64, to: &RegionName) -> v1::AppendRequest {
 /// Whether only one region writes the stream: others can pass nothing on.
 fn has_home(shard: &Shard, stream: &str) -> bool {
     shard.state().region(|region| region.homes().of(stream).is_some())
+}
+
+/// Whether rights to a counter move because somebody asks: by the newest definition that is held here.
+async fn may_move(shard: &Shard, counter: &Counter, deadline: Instant) -> bool {
+    let newest = shard.aggregates().newest(category(&counter.stream), deadline).await;
+    let keeps = |definition: &Definition| definition.own_rights.contains(&*counter.field);
+    newest.is_ok_and(|newest| !newest.is_some_and(|newest| keeps(&newest)))
 }
 
 /// Asks one region, and waits for what it passes. What came; or, as an error, why that is nothing.

@@ -1,6 +1,6 @@
 //! Definitions: which fields the aggregates of a category have, and what feeds them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -15,6 +15,8 @@ use crate::rights;
 
 /// Stands for every type of event but [`EVENT_TYPE`] and [`rights::EVENT_TYPE`].
 pub const ANY_TYPE: &str = "*";
+/// What is written behind the type of a bounded counter that is never asked of other regions for.
+const OWN_RIGHTS: &str = ", own-rights";
 /// Fields of a definition.
 pub const FIELDS: usize = 64;
 /// Event types that a definition maps.
@@ -186,6 +188,8 @@ pub struct Definition {
     pub version: u32,
     /// Fields by name.
     pub fields: BTreeMap<String, Kind>,
+    /// The bounded counters among them for which no region asks another one for rights.
+    pub own_rights: BTreeSet<String>,
     /// What events of a type do, in this order; then what those of [`ANY_TYPE`] do.
     pub on: BTreeMap<String, Vec<Statement>>,
 }
@@ -210,6 +214,14 @@ pub enum BadDefinition {
         actual: String,
         /// How many there may be.
         limit: usize,
+    },
+    /// Only bounded counters have rights.
+    #[error("{at}: own-rights is for a bounded-counter, and not for a {kind}")]
+    OwnRights {
+        /// Where in the definition.
+        at: String,
+        /// What the field is.
+        kind: Kind,
     },
     /// A statement cannot be read, or does not fit its field.
     #[error("on.{event}[{nth}], {text:?}: {source}")]
@@ -294,16 +306,19 @@ impl Definition {
         let version = object.get("version").and_then(Json::as_u64);
         let version = version.and_then(|version| u32::try_from(version).ok()).filter(|v| *v > 0);
         let version = version.ok_or_else(|| form("version", "is not a whole number from 1 on"))?;
-        let fields = Self::fields_of(object)?;
+        let (fields, own_rights) = Self::fields_of(object)?;
         let on = Self::statements_of(object, &fields)?;
-        Ok(Self { category: category.into(), version, fields, on })
+        Ok(Self { category: category.into(), version, fields, own_rights, on })
     }
 
-    fn fields_of(object: &Map<String, Json>) -> Result<BTreeMap<String, Kind>, BadDefinition> {
+    /// Their types, and which of them are [`own_rights`](Self::own_rights).
+    fn fields_of(
+        object: &Map<String, Json>,
+    ) -> Result<(BTreeMap<String, Kind>, BTreeSet<String>), BadDefinition> {
         let fields = object.get("fields").and_then(Json::as_object);
         let fields = fields.ok_or_else(|| form("fields", "is missing, or not a table"))?;
         at_most("fields", FIELDS, fields.len(), "fields")?;
-        let mut kinds = BTreeMap::new();
+        let (mut kinds, mut own_rights) = (BTreeMap::new(), BTreeSet::new());
         for (name, kind) in fields {
             let at = format!("fields.{name}");
             check_name(&at, name)?;
@@ -311,7 +326,11 @@ impl Definition {
                 return Err(form(at, "is no name: a letter, then letters, digits and _"));
             }
             let text = kind.as_str().ok_or_else(|| form(&at, "is not text"))?;
-            let kind = text.parse().map_err(|()| {
+            let (typed, is_own) = match text.strip_suffix(OWN_RIGHTS) {
+                Some(typed) => (typed, true),
+                None => (text, false),
+            };
+            let kind = typed.parse().map_err(|()| {
                 let names: Vec<_> = Kind::PLAIN.iter().map(|(name, _)| *name).collect();
                 let names = names.join(", ");
                 let others = "map of one of these but bounded-counter, ordered, or ordered from a \
@@ -321,11 +340,17 @@ impl Definition {
             if matches!(kind, Kind::Ordered(_)) && RESERVED.contains(&name.as_str()) {
                 return Err(form(at, "is a word of statements, so none could read the field"));
             }
+            if is_own {
+                if kind != Kind::BoundedCounter {
+                    return Err(BadDefinition::OwnRights { at, kind });
+                }
+                own_rights.insert(name.clone());
+            }
             kinds.insert(name.clone(), kind);
         }
         match kinds.is_empty() {
             true => Err(form("fields", "is empty")),
-            false => Ok(kinds),
+            false => Ok((kinds, own_rights)),
         }
     }
 
@@ -362,9 +387,16 @@ impl Definition {
         Ok(on)
     }
 
+    /// The type of a field, as it is written in a definition.
+    pub fn type_of(&self, field: &str) -> Option<String> {
+        let kind = self.fields.get(field)?;
+        let behind = if self.own_rights.contains(field) { OWN_RIGHTS } else { "" };
+        Some(format!("{kind}{behind}"))
+    }
+
     /// The definition as JSON, always the same for the same definition.
     pub fn to_json(&self) -> Json {
-        let fields = self.fields.iter().map(|(name, kind)| (name.clone(), kind.to_string().into()));
+        let fields = self.fields.keys().map(|name| (name.clone(), self.type_of(name).into()));
         let texts = |statements: &Vec<Statement>| -> Json {
             statements.iter().map(|statement| Json::from(statement.text())).collect()
         };
@@ -436,6 +468,41 @@ mod tests {
         assert_eq!(definition.fields["state"], Kind::Ordered("new".into()));
         assert_eq!(definition.to_json()["fields"]["last"], "ordered");
         assert_eq!(Definition::from_json(&definition.to_json()), Ok(definition));
+    }
+
+    #[test]
+    fn a_bounded_counter_may_keep_to_the_rights_that_a_region_holds() {
+        // As versions before wrote it: it means the same, and is written the same.
+        let before =
+            r#"{"category":"c","fields":{"a":"bounded-counter","b":"max"},"on":{},"version":1}"#;
+        let definition = read(before).unwrap();
+        assert!(definition.own_rights.is_empty());
+        assert_eq!(definition.to_json().to_string(), before);
+
+        let said = before.replace("bounded-counter", "bounded-counter, own-rights");
+        let own = read(&said).unwrap();
+        assert_eq!((&own.fields, own.own_rights.contains("a")), (&definition.fields, true));
+        assert_eq!(own.to_json().to_string(), said);
+        assert_ne!(own, definition);
+
+        let with_b = |kind: Json| {
+            let mut json = definition.to_json();
+            json["fields"]["b"] = kind;
+            Definition::from_json(&json).unwrap_err()
+        };
+        let (at, kind) = ("fields.b".to_owned(), Kind::PnCounter);
+        let error = with_b("pn-counter, own-rights".into());
+        assert_eq!(error, BadDefinition::OwnRights { at: at.clone(), kind });
+        assert_eq!(
+            error.to_string(),
+            "fields.b: own-rights is for a bounded-counter, and not for a pn-counter"
+        );
+        let kind = Kind::Ordered("x, own-rights".into());
+        let error = with_b(r#"ordered from "x, own-rights", own-rights"#.into());
+        assert_eq!(error, BadDefinition::OwnRights { at, kind });
+        for text in ["bounded-counter, own-rights, own-rights", "bounded-counter,own-rights"] {
+            assert!(with_b(text.into()).to_string().contains("is no type"), "{text}");
+        }
     }
 
     #[test]

@@ -23,8 +23,13 @@ const REGIONS: [usize; 3] = [ASIA, EU, US];
 impl World {
     /// Three regions that know what `stock-…` is.
     async fn with_stock() -> Self {
+        Self::with_left("bounded-counter").await
+    }
+
+    /// The same, where `left` is of that type.
+    async fn with_left(kind: &str) -> Self {
         let world = Self::start().await;
-        let fields = json!({ "left": "bounded-counter" });
+        let fields = json!({ "left": kind });
         let definition = json!({ "category": "stock", "version": 1, "fields": fields });
         let definition = definition.to_string().into();
         let define = Request::new(v1::DefineRequest { definition });
@@ -229,6 +234,26 @@ async fn what_is_spent_everywhere_at_once_is_what_there_was_and_each_request_onc
     }
     assert!(short(world.spend(ASIA, 1).await).asked.is_empty());
     assert_eq!(world.rights(), [0, 0, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_asks_or_gives_where_the_definition_says_own_rights() {
+    let world = World::with_left("bounded-counter, own-rights").await;
+    world.earn(EU, 10).await;
+    let events = world.events(EU);
+    let refused = short(world.spend(US, 1).await);
+    assert_eq!((refused.wanted, refused.held, refused.asked), (1, 0, vec![]));
+    // As a region does that does not know it yet.
+    let wanted = AskRights { stream: "stock-1".into(), field: "left".into(), wanted: 1 };
+    let gossip = world.regions[US].gossip[0].borrow().clone().unwrap();
+    let answer = gossip.ask(&region("eu"), SHARD, ask_rights(wanted), SOON).await;
+    assert_eq!(read_rights_passed(answer.unwrap()).unwrap().unwrap().amount, 0);
+    assert_eq!((world.events(EU), world.rights()), (events, [0, 10, 0]));
+    let to = region("us");
+    world.change(EU, of(Action::Pass { amount: 3, to })).await.expect("by hand");
+    world.all_equal().await;
+    world.spend(US, 3).await.expect("its own");
+    assert_eq!(world.rights(), [0, 7, 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
