@@ -61,6 +61,15 @@ pub struct HomeChanged {
     pub dot: Option<Dot>,
 }
 
+/// What ending a home came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HomeEnded {
+    /// True if it had ended already, and nothing was written.
+    pub repeated: bool,
+    /// The event that says it, if it was written now.
+    pub dot: Option<Dot>,
+}
+
 /// Why a home was not changed as asked.
 #[derive(Debug, thiserror::Error)]
 pub enum HomeError {
@@ -129,7 +138,7 @@ impl Classes {
             let request = request.clone();
             async move { classes.declare(request).await }
         };
-        self.change(ask).await
+        HomeChanged::from_wire(self.change(ask).await?).map_err(HomeError::Unknown)
     }
 
     /// Has the home give up a stream, or a category, for another region. May be asked for in any region.
@@ -144,7 +153,31 @@ impl Classes {
             let request = request.clone();
             async move { classes.hand_over(request).await }
         };
-        self.change(ask).await
+        HomeChanged::from_wire(self.change(ask).await?).map_err(HomeError::Unknown)
+    }
+
+    /// Has the home of a category give its streams up to all regions: they are multi-writer again, in each
+    /// region once it has heard of it. May be asked for in any region. With an `epoch`, one more than the
+    /// newest in the category, only if nobody else has changed a home of it meanwhile.
+    ///
+    /// # Errors
+    /// [`HomeError::Refused`] with [`ReadError::Invalid`] if there is no home, a stream has another one than
+    /// the category, or the epoch is another; with [`ReadError::Refused`] if the home is out of reach.
+    pub async fn end(
+        &self,
+        category: impl Into<String>,
+        epoch: Option<u32>,
+    ) -> Result<HomeEnded, HomeError> {
+        let (category, epoch) = (category.into(), epoch.unwrap_or_default());
+        let request = v1::EndHomeRequest { category, epoch };
+        let ask = |mut classes: ClassesClient<Channel>| {
+            let request = request.clone();
+            async move { classes.end(request).await }
+        };
+        let wire = self.change(ask).await?;
+        let dot = wire.dot.map(Dot::try_from).transpose();
+        let dot = dot.map_err(|error| HomeError::Unknown(error.into()))?;
+        Ok(HomeEnded { repeated: wire.repeated, dot })
     }
 
     /// The homed categories that the own region knows, by name.
@@ -242,7 +275,7 @@ impl Classes {
     async fn change<F>(
         &self,
         ask: impl Fn(ClassesClient<Channel>) -> F,
-    ) -> Result<HomeChanged, HomeError>
+    ) -> Result<v1::ChangeHomeResponse, HomeError>
     where
         F: Future<Output = Result<Response<v1::ChangeHomeResponse>, Status>>,
     {
@@ -266,7 +299,7 @@ impl Classes {
         })?;
         let merged = self.client.session().merge_answer(&wire.session_token);
         merged.map_err(|error| HomeError::Unknown(error.into()))?;
-        HomeChanged::from_wire(wire).map_err(HomeError::Unknown)
+        Ok(wire)
     }
 
     async fn ask<T, F>(&self, ask: impl Fn(ClassesClient<Channel>) -> F) -> Result<T, ReadError>

@@ -69,7 +69,9 @@ pub use anabranch_proto::convert::Expected as Expect;
 pub use anabranch_proto::v1 as wire;
 pub use append::{Append, Appended, Regions, Ticket};
 pub use builder::{BuildError, Builder};
-pub use classes::{Classes, HandOver, HandedOver, Home, HomeChanged, HomeError, HomedCategory};
+pub use classes::{
+    Classes, HandOver, HandedOver, Home, HomeChanged, HomeEnded, HomeError, HomedCategory,
+};
 pub use client::Client;
 pub use conflicts::{
     Concurrency, ConflictFeed, ConflictNews, ConflictPage, Conflicts, Counted, DeclaredPolicy,

@@ -135,7 +135,7 @@ impl Resident {
     async fn declare(&mut self, at: usize) {
         let home = region(self.scribe.home.name());
         let category = self.to_declare[at].category.to_owned();
-        let said = Said::change(&Change::Declared { category: category.clone(), home });
+        let said = Said::change(&Change::Declared { category: category.clone(), home, epoch: 1 });
         let (_, told) = self.scribe.append(Wish::new().tell(stream_of(&category), said)).await;
         match &told.outcome {
             Outcome::Acknowledged(_) => drop(self.to_declare.remove(at)),
@@ -209,7 +209,7 @@ impl Homes {
         let mut homes = Self::default();
         for event in events {
             match Change::read(&event.stream, &event.kind, &event.payload) {
-                Ok(Change::Declared { category, home }) => {
+                Ok(Change::Declared { category, home, .. }) => {
                     homes.categories.entry(category).or_insert((home, 1));
                 }
                 Ok(Change::Released { stream: Some(stream), to, epoch, .. }) => {
@@ -217,6 +217,10 @@ impl Homes {
                 }
                 Ok(Change::Released { category, to, epoch, .. }) => {
                     homes.categories.insert(category, (to, epoch));
+                }
+                Ok(Change::Ended { category: of, .. }) => {
+                    homes.streams.retain(|stream, _| category(stream) != of);
+                    homes.categories.remove(&of);
                 }
                 Err(_) => {}
             }

@@ -512,7 +512,7 @@ impl Region {
     pub fn awaits_confirmation(&self) -> bool {
         let Some(own) = self.origin() else { return false };
         self.homes.categories().any(|(_, declared)| {
-            let first = declared.home.epoch == 1 && declared.home.region == own.region;
+            let first = declared.home.epoch == declared.since && declared.home.region == own.region;
             first && !self.unconfirmed(declared).is_empty()
         })
     }

@@ -31,14 +31,16 @@ impl Service for Api {
         let message = request.get_ref();
         let category = self.name("category", message.category.clone())?;
         let home = region("home", &message.home)?;
-        let known = self.class_shard(&category)?.state().region(|region| {
-            region.homes().of_category(&category).map(|declared| declared.home.clone())
+        let (known, epoch) = self.class_shard(&category)?.state().region(|region| {
+            let homes = region.homes();
+            let known = homes.of_category(&category).map(|declared| declared.home.clone());
+            (known, homes.next_epoch(&category))
         });
         match known {
-            Some(known) if known.region == home => Ok(repeated(&known)),
+            Some(known) if known.region == home => Ok(repeated(Some(&known))),
             _ => {
-                let to = Home { region: home.clone(), epoch: 1 };
-                self.change(request, &Change::Declared { category, home }, &to).await
+                let to = Home { region: home.clone(), epoch };
+                self.change(request, &Change::Declared { category, home, epoch }, Some(&to)).await
             }
         }
     }
@@ -68,14 +70,33 @@ impl Service for Api {
             && known.region == to
             && (asked == 0 || asked == known.epoch)
         {
-            return Ok(repeated(known));
+            return Ok(repeated(Some(known)));
         }
         // Without a home the sequencer says so, whatever the epoch.
         let next = known.map_or(1, |known| known.epoch.saturating_add(1));
         let epoch = if asked == 0 { next } else { asked };
         let home = Home { region: to.clone(), epoch };
         let change = Change::Released { category: of, stream, to, epoch };
-        self.change(request, &change, &home).await
+        self.change(request, &change, Some(&home)).await
+    }
+
+    async fn end(
+        &self,
+        request: Request<v1::EndHomeRequest>,
+    ) -> Result<Response<v1::ChangeHomeResponse>, Status> {
+        let asked = request.get_ref().epoch;
+        let category = self.name("category", request.get_ref().category.clone())?;
+        let (is_homed, next) = self.class_shard(&category)?.state().region(|region| {
+            let homes = region.homes();
+            (homes.of_category(&category).is_some(), homes.next_epoch(&category))
+        });
+        // A category that never had a home here may have one that this region has not heard of.
+        let last = next - 1;
+        if !is_homed && last > 0 && (asked == 0 || asked == last) {
+            return Ok(repeated(None));
+        }
+        let epoch = if asked == 0 { next } else { asked };
+        self.change(request, &Change::Ended { category, epoch }, None).await
     }
 
     async fn list(
@@ -156,12 +177,12 @@ impl Api {
         self.shard_for(&stream).ok_or_else(|| invalid("category", "is of no shard here", 0, 0))
     }
 
-    /// Appends a change, by which `home` is next.
+    /// Appends a change, by which `home` is next, if one is.
     async fn change<T>(
         &self,
         request: Request<T>,
         change: &Change,
-        home: &Home,
+        home: Option<&Home>,
     ) -> Result<Response<v1::ChangeHomeResponse>, Status> {
         let event = change.event();
         Change::read(&event.stream, &event.kind, &event.payload)
@@ -179,7 +200,7 @@ impl Api {
         let appended =
             self.handle_append(Request::from_parts(metadata, extensions, append)).await?;
         let v1::AppendResponse { first: dot, session_token, .. } = appended.into_inner();
-        let home = Some(wire(home));
+        let home = home.map(wire);
         let response = v1::ChangeHomeResponse { home, repeated: false, dot, session_token };
         Ok(Response::new(response))
     }
@@ -237,8 +258,8 @@ fn wire(home: &Home) -> v1::Home {
     v1::Home { region: home.region.to_string(), epoch: home.epoch }
 }
 
-fn repeated(home: &Home) -> Response<v1::ChangeHomeResponse> {
-    let home = Some(wire(home));
+fn repeated(home: Option<&Home>) -> Response<v1::ChangeHomeResponse> {
+    let home = home.map(wire);
     Response::new(v1::ChangeHomeResponse { home, repeated: true, ..Default::default() })
 }
 
@@ -257,9 +278,9 @@ fn homed(
     declared: &Declared,
 ) -> v1::HomedCategory {
     let is_home = region.origin().is_some_and(|own| own.region == declared.home.region);
-    let mut waits_for = match declared.home.epoch {
-        1 => region.unconfirmed(declared),
-        _ => Vec::new(),
+    let mut waits_for = match declared.home.epoch == declared.since {
+        true => region.unconfirmed(declared),
+        false => Vec::new(),
     };
     if !is_home {
         let knows = |frontier: &Context| frontier.covers_dot(&declared.by);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anabranch_client::{Classes, HandOver, HomeChanged, HomeError, HomedCategory};
+use anabranch_client::{Classes, HandOver, HomeChanged, HomeEnded, HomeError, HomedCategory};
 use anabranch_core::event::category;
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
@@ -19,6 +19,7 @@ pub enum Command {
     List(List),
     Declare(Declare),
     HandOver(Handing),
+    End(End),
 }
 
 /// Show the homed categories, and which regions have not confirmed them
@@ -67,6 +68,23 @@ pub struct Handing {
     connect: Connect,
 }
 
+/// Make a category multi-writer again: every region writes its streams
+///
+/// Asked for in any region: the home does it, if it is the home of all streams of the category.
+#[derive(Debug, clap::Args)]
+pub struct End {
+    /// Category, as `account`
+    category: String,
+    /// Only if it gets this epoch, one more than the newest one in the category: nobody else has changed a
+    /// home since it was looked at
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    epoch: Option<u32>,
+    #[command(flatten)]
+    wait: Wait,
+    #[command(flatten)]
+    connect: Connect,
+}
+
 /// Waiting for all regions
 #[derive(Debug, clap::Args)]
 struct Wait {
@@ -86,7 +104,8 @@ pub async fn run(command: Command) -> Result<Exit> {
         Command::Declare(args) => {
             let classes = args.connect.client().await?.classes();
             let changed = classes.declare(&args.category, &args.home).await;
-            tell(&classes, &args.category, &args.category, changed, &args.wait).await
+            let changed = changed.map(|changed| Said::changed(&args.category, changed));
+            tell(&classes, &args.category, changed, &args.wait).await
         }
         Command::HandOver(args) => {
             let classes = args.connect.client().await?.classes();
@@ -99,21 +118,53 @@ pub async fn run(command: Command) -> Result<Exit> {
                 hand_over = hand_over.epoch(epoch);
             }
             let changed = classes.hand_over(hand_over).await;
-            tell(&classes, &args.name, of, changed, &args.wait).await
+            let changed = changed.map(|changed| Said::changed(&args.name, changed));
+            tell(&classes, of, changed, &args.wait).await
         }
+        Command::End(args) => {
+            let classes = args.connect.client().await?.classes();
+            let ended = classes.end(&args.category, args.epoch).await;
+            let ended = ended.map(|ended| Said::ended(&args.category, ended));
+            tell(&classes, &args.category, ended, &args.wait).await
+        }
+    }
+}
+
+/// What came of a change, in words and as JSON.
+struct Said {
+    words: String,
+    json: Value,
+    repeated: bool,
+}
+
+impl Said {
+    fn changed(name: &str, changed: HomeChanged) -> Self {
+        let HomeChanged { home, repeated, dot } = changed;
+        let words = format!("{name} is homed in {}, epoch {}", home.region, home.epoch);
+        let dot = dot.map(|dot| dot.to_string());
+        let (region, epoch) = (home.region, home.epoch);
+        let json = json!({ "name": name, "home": region, "epoch": epoch, "repeated": repeated, "dot": dot });
+        Self { words, json, repeated }
+    }
+
+    fn ended(category: &str, ended: HomeEnded) -> Self {
+        let HomeEnded { repeated, dot } = ended;
+        let words = format!("{category} is multi-writer");
+        let dot = dot.map(|dot| dot.to_string());
+        let json = json!({ "name": category, "home": null, "repeated": repeated, "dot": dot });
+        Self { words, json, repeated }
     }
 }
 
 /// Says what came of a change, and waits if asked to.
 async fn tell(
     classes: &Classes,
-    name: &str,
     category: &str,
-    changed: Result<HomeChanged, HomeError>,
+    changed: Result<Said, HomeError>,
     wait: &Wait,
 ) -> Result<Exit> {
-    let HomeChanged { home, repeated, dot } = match changed {
-        Ok(changed) => changed,
+    let Said { words, mut json, repeated } = match changed {
+        Ok(said) => said,
         Err(HomeError::Refused(error)) => return Err(explain(error).context("nothing was changed")),
         Err(error @ HomeError::Unknown(_)) => {
             let error = clean(&error.to_string());
@@ -129,24 +180,15 @@ async fn tell(
         None => None,
     };
     if wait.json {
-        let outcome = json!({
-            "name": name,
-            "home": home.region,
-            "epoch": home.epoch,
-            "repeated": repeated,
-            "dot": dot.map(|dot| dot.to_string()),
-            "waits_for": missing,
-        });
-        println!("{}", harmless(&outcome.to_string()));
+        json["waits_for"] = json!(missing);
+        println!("{}", harmless(&json.to_string()));
     } else {
         let already = if repeated { " already" } else { "" };
         let known = match &missing {
             Some(missing) if missing.is_empty() => ", and all regions know",
             _ => "",
         };
-        let line =
-            format!("{name} is homed in {}, epoch {}{already}{known}", home.region, home.epoch);
-        println!("{}", clean(&line));
+        println!("{}", clean(&format!("{words}{already}{known}")));
     }
     match missing {
         Some(missing) if !missing.is_empty() => {

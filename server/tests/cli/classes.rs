@@ -52,6 +52,17 @@ fn a_category_is_made_homed_and_looked_at() {
     assert!(wrong.contains("us"), "{wrong}");
     let wrong = refused(&["hand-over", "cart", "eu"]);
     assert!(wrong.contains("cart"), "{wrong}");
+    let wrong = refused(&["end", "account", "--epoch", "2"]);
+    assert!(
+        wrong.contains("account is at epoch 2 of its homes, so the next is 3, not 2"),
+        "{wrong}"
+    );
+    let ended = json(&["end", "account", "--epoch", "3", "--wait=60", "--json"]);
+    assert_eq!((&ended["home"], &ended["waits_for"]), (&Value::Null, &json!([])));
+    assert!(ended["dot"].as_str().unwrap().starts_with("eu/"), "{ended}");
+    assert_eq!(done(&["end", "account"]), "account is multi-writer already\n");
+    assert!(text(&classes(&["list"]).stderr).contains("no category is homed"));
+    assert!(refused(&["end", "cart"]).contains("cart is not homed"));
     let wrong = refused(&["declare", "account-ada", "eu"]);
     assert!(wrong.starts_with("error: nothing was changed: category: "), "{wrong}");
 }
@@ -60,5 +71,5 @@ fn a_category_is_made_homed_and_looked_at() {
 fn the_page_about_classes_shows_what_happens() {
     let (_dir, region) = one_region();
     let commands = crate::page::shows_what_happens("docs/classes.md", &region.endpoint);
-    assert!(commands >= 3, "{commands}");
+    assert!(commands >= 5, "{commands}");
 }

@@ -52,7 +52,7 @@ impl World {
 }
 
 fn declared(home: &str) -> Event {
-    Change::Declared { category: "account".into(), home: home.parse().unwrap() }.event()
+    Change::Declared { category: "account".into(), home: home.parse().unwrap(), epoch: 1 }.event()
 }
 
 fn released(stream: &str, to: &str) -> Event {

@@ -227,7 +227,7 @@ impl<'c, 'a> Chain<'c, 'a> {
                 let of_it = stream.as_ref().is_none_or(|stream| stream == self.stream);
                 of_it && *to == dot.origin.region && self.knew(dot, &by.dot) == Some(true)
             }
-            Change::Declared { .. } => false,
+            Change::Declared { .. } | Change::Ended { .. } => false,
         })
     }
 
@@ -302,7 +302,7 @@ mod tests {
         let mut evidence = sound();
         let region = |name| RegionName::new(name).unwrap();
         let category = || "deed".to_owned();
-        let declared = Change::Declared { category: category(), home: region("eu") };
+        let declared = Change::Declared { category: category(), home: region("eu"), epoch: 1 };
         let released =
             Change::Released { category: category(), stream: None, to: region("us"), epoch: 2 };
         let says = [declared, released].map(|change| Said::change(&change));

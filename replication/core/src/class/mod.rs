@@ -15,6 +15,9 @@
 //!   but says yes to no expectation.
 //! - Of two declarations that did not know of each other the first one counts, by stamp. Whoever's
 //!   declaration is confirmed by all has seen every other.
+//! - A home that all have confirmed can end, if it is the home of all streams of its category: from that
+//!   event on an expectation is exact within a region again, and a region that holds the event appends.
+//!   It holds all that the home appended before. What is declared after the end is a home like the first.
 //! - Handing over is an event, too: the home releases a stream, or the whole category, to another region
 //!   and appends no more; the other one appends once it holds the release, and so everything before it.
 //!
@@ -38,6 +41,8 @@ pub const CATEGORY: &str = "$class";
 pub const DECLARED: &str = "HomeDeclared";
 /// Type of the event that hands over.
 pub const RELEASED: &str = "HomeReleased";
+/// Type of the event that makes a category multi-writer again.
+pub const ENDED: &str = "HomeEnded";
 
 /// Beginning of the names of those streams.
 const PREFIX: &str = "$class-";
@@ -61,6 +66,8 @@ pub enum Change {
         category: String,
         /// Their home.
         home: RegionName,
+        /// Which home of the category that is: 1, or one more than the epoch of the end before it.
+        epoch: u32,
     },
     /// The home gives up a stream, or all streams of the category that were not handed over by
     /// themselves.
@@ -74,13 +81,20 @@ pub enum Change {
         /// Which home that is: one more than the epoch of the home that releases.
         epoch: u32,
     },
+    /// The home of all streams of the category gives them up to all regions.
+    Ended {
+        /// The category.
+        category: String,
+        /// One more than any epoch of the category or its streams.
+        epoch: u32,
+    },
 }
 
 /// Why an event of a stream of classes says nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadChange {
     /// It is of another type.
-    #[error("its type is {0:?}, not {DECLARED} or {RELEASED}")]
+    #[error("its type is {0:?}, not {DECLARED}, {RELEASED} or {ENDED}")]
     Kind(String),
     /// Its payload is not what it has to be.
     #[error("its payload: {0}")]
@@ -97,7 +111,17 @@ impl Change {
     /// The category that it is about.
     pub fn category(&self) -> &str {
         match self {
-            Self::Declared { category, .. } | Self::Released { category, .. } => category,
+            Self::Declared { category, .. }
+            | Self::Released { category, .. }
+            | Self::Ended { category, .. } => category,
+        }
+    }
+
+    /// The home that comes next, if one does.
+    pub fn next(&self) -> Option<&RegionName> {
+        match self {
+            Self::Declared { home: next, .. } | Self::Released { to: next, .. } => Some(next),
+            Self::Ended { .. } => None,
         }
     }
 
@@ -106,8 +130,11 @@ impl Change {
         let mut json = Map::new();
         json.insert("category".into(), self.category().into());
         let kind = match self {
-            Self::Declared { home, .. } => {
+            Self::Declared { home, epoch, .. } => {
                 json.insert("home".into(), home.as_str().into());
+                if *epoch != 1 {
+                    json.insert("epoch".into(), (*epoch).into());
+                }
                 DECLARED
             }
             Self::Released { stream, to, epoch, .. } => {
@@ -117,6 +144,10 @@ impl Change {
                 json.insert("to".into(), to.as_str().into());
                 json.insert("epoch".into(), (*epoch).into());
                 RELEASED
+            }
+            Self::Ended { epoch, .. } => {
+                json.insert("epoch".into(), (*epoch).into());
+                ENDED
             }
         };
         Event {
@@ -134,16 +165,15 @@ impl Change {
     /// [`BadChange`]: it says nothing, in every region alike.
     pub fn read(stream: &str, kind: &str, payload: &[u8]) -> Result<Self, BadChange> {
         let form = |problem: &str| BadChange::Form(problem.to_owned());
-        if kind != DECLARED && kind != RELEASED {
-            return Err(BadChange::Kind(kind.to_owned()));
-        }
+        let known: &[&str] = match kind {
+            DECLARED => &["category", "home", "epoch"],
+            RELEASED => &["category", "stream", "to", "epoch"],
+            ENDED => &["category", "epoch"],
+            _ => return Err(BadChange::Kind(kind.to_owned())),
+        };
         let json: Json =
             serde_json::from_slice(payload).map_err(|error| form(&error.to_string()))?;
         let json = json.as_object().ok_or_else(|| form("is not an object"))?;
-        let known: &[&str] = match kind == DECLARED {
-            true => &["category", "home"],
-            false => &["category", "stream", "to", "epoch"],
-        };
         if let Some(other) = json.keys().find(|name| !known.contains(&name.as_str())) {
             return Err(form(&format!("{other:?} is no part of it")));
         }
@@ -159,8 +189,17 @@ impl Change {
         if named.starts_with('$') {
             return Err(BadChange::Own(named));
         }
+        let epoch = json.get("epoch").and_then(Json::as_u64);
+        let epoch = epoch.and_then(|epoch| u32::try_from(epoch).ok());
+        let epoch = match json.contains_key("epoch") || kind != DECLARED {
+            true => epoch.ok_or_else(|| form("epoch is no number of a home"))?,
+            false => 1,
+        };
         if kind == DECLARED {
-            return Ok(Self::Declared { category: named, home: region("home")? });
+            return Ok(Self::Declared { category: named, home: region("home")?, epoch });
+        }
+        if kind == ENDED {
+            return Ok(Self::Ended { category: named, epoch });
         }
         let of = text("stream").map(str::to_owned);
         if json.contains_key("stream") && of.is_none() {
@@ -169,9 +208,6 @@ impl Change {
         if let Some(other) = of.as_ref().filter(|of| category(of) != named) {
             return Err(BadChange::Elsewhere(other.clone()));
         }
-        let epoch = json.get("epoch").and_then(Json::as_u64);
-        let epoch = epoch.and_then(|epoch| u32::try_from(epoch).ok());
-        let epoch = epoch.ok_or_else(|| form("epoch is no number of a home"))?;
         Ok(Self::Released { category: named, stream: of, to: region("to")?, epoch })
     }
 }

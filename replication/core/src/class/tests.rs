@@ -4,12 +4,20 @@ use crate::id::{Dot, Seq};
 use crate::sample::{at, name, origin};
 
 fn declared(home: &str) -> Change {
-    Change::Declared { category: "account".into(), home: name(home) }
+    again(home, 1)
+}
+
+fn again(home: &str, epoch: u32) -> Change {
+    Change::Declared { category: "account".into(), home: name(home), epoch }
 }
 
 fn released(stream: Option<&str>, to: &str, epoch: u32) -> Change {
     let (category, stream) = ("account".into(), stream.map(str::to_owned));
     Change::Released { category, stream, to: name(to), epoch }
+}
+
+fn ended(epoch: u32) -> Change {
+    Change::Ended { category: "account".into(), epoch }
 }
 
 fn dot(region: &str, seq: u64) -> Dot {
@@ -31,8 +39,8 @@ fn home(homes: &Homes, stream: &str) -> Option<(String, u32)> {
 
 #[test]
 fn changes_come_back_from_their_events() {
-    let changes = [declared("eu"), released(None, "us", 2), released(Some("account-7-b"), "us", 9)];
-    for change in changes {
+    let handed = [released(None, "us", 2), released(Some("account-7-b"), "us", 9)];
+    for change in handed.into_iter().chain([declared("eu"), again("us", 4), ended(3)]) {
         let event = change.event();
         assert!(is_of_classes(&event.stream));
         assert_eq!(Change::read(&event.stream, &event.kind, &event.payload), Ok(change));
@@ -50,6 +58,9 @@ fn what_is_wrong_with_a_change_is_named() {
         (DECLARED, r#"{"category":"cart","home":"eu"}"#, r#"it is about "cart""#),
         (RELEASED, r#"{"category":"account","to":"us"}"#, "epoch is no number"),
         (RELEASED, r#"{"category":"account","to":"us","epoch":4294967296}"#, "epoch is no number"),
+        (DECLARED, r#"{"category":"account","home":"eu","epoch":-1}"#, "epoch is no number"),
+        (ENDED, r#"{"category":"account"}"#, "epoch is no number"),
+        (ENDED, r#"{"category":"account","epoch":2,"to":"us"}"#, r#""to" is no part of it"#),
         (
             RELEASED,
             r#"{"category":"account","to":"us","epoch":2,"stream":7}"#,
@@ -109,6 +120,67 @@ fn only_the_home_of_that_epoch_releases() {
 }
 
 #[test]
+fn only_the_home_of_all_streams_ends_and_what_is_declared_then_begins_anew() {
+    let mut homes = Homes::default();
+    assert_eq!(homes.next_epoch("account"), 1);
+    let said = take(
+        &mut homes,
+        &[
+            (ended(1), dot("eu", 1), 5),
+            (declared("eu"), dot("eu", 2), 10),
+            (released(Some("account-2"), "us", 2), dot("eu", 3), 20),
+            (ended(3), dot("eu", 4), 30),
+            (released(Some("account-2"), "eu", 3), dot("us", 1), 40),
+            (ended(4), dot("us", 2), 50),
+            (ended(3), dot("eu", 5), 50),
+        ],
+    );
+    assert_eq!(said, [false, true, true, false, true, false, false]);
+    assert_eq!(homes.next_epoch("account"), 4);
+    assert_eq!(take(&mut homes, &[(ended(4), dot("eu", 6), 60)]), [true]);
+    assert_eq!((home(&homes, "account-1"), home(&homes, "account-2")), (None, None));
+    assert_eq!((homes.of_category("account"), homes.categories().count()), (None, 0));
+    assert_eq!(homes.moved_of("account", "").count(), 0);
+    let nothing = [
+        (ended(5), dot("eu", 7), 70),
+        (released(None, "us", 5), dot("eu", 8), 70),
+        (declared("us"), dot("us", 9), 70),
+        (again("us", 4), dot("us", 9), 70),
+    ];
+    assert_eq!(take(&mut homes, &nothing), [false; 4], "nobody is the home, and 5 is next");
+
+    let (one, other) = ((again("us", 5), dot("us", 3), 90), (again("asia", 5), dot("asia", 1), 80));
+    let mut first = homes.clone();
+    assert_eq!(take(&mut first, &[one.clone(), other.clone()]), [true; 2]);
+    assert_eq!(take(&mut homes, &[other, one]), [true, false]);
+    assert_eq!(first, homes);
+    for stream in ["account-1", "account-2"] {
+        assert_eq!(home(&homes, stream), Some(("asia".into(), 5)), "of {stream}");
+    }
+    assert_eq!(homes.of_category("account").unwrap().since, 5);
+}
+
+#[test]
+fn what_a_region_declares_that_began_anew_and_has_heard_of_nothing_is_not_taken_for_a_later_home() {
+    let anew = || (declared("us"), dot("us", 1), 25);
+    let known = [(declared("eu"), dot("eu", 1), 10), (ended(2), dot("eu", 2), 20)];
+    let later = (again("asia", 3), dot("asia", 1), 30);
+    let mut there = Homes::default();
+    assert_eq!(take(&mut there, &[anew()]), [true], "as far as it knows");
+    assert_eq!(take(&mut there, &known), [true; 2]);
+    let mut here = Homes::default();
+    take(&mut here, &known);
+    let mut after = here.clone();
+    assert_eq!(take(&mut here, &[anew()]), [false]);
+    assert_eq!(here, there);
+    for homes in [&mut here, &mut there] {
+        assert_eq!(take(homes, std::slice::from_ref(&later)), [true]);
+    }
+    assert_eq!(take(&mut after, &[later, anew()]), [true, false]);
+    assert_eq!((&here, &after), (&there, &there));
+}
+
+#[test]
 fn of_declarations_that_did_not_know_of_each_other_the_first_counts_everywhere() {
     let one = (declared("eu"), dot("eu", 1), 10);
     let other = (declared("us"), dot("us", 1), 9);
@@ -131,8 +203,15 @@ fn homes_come_back_from_their_bytes() {
         &[
             (declared("eu"), dot("eu", 1), 10),
             (released(Some("account-2"), "asia", 2), dot("eu", 2), 20),
+            (
+                Change::Declared { category: "bed".into(), home: name("us"), epoch: 1 },
+                dot("us", 1),
+                30,
+            ),
+            (Change::Ended { category: "bed".into(), epoch: 2 }, dot("us", 2), 40),
         ],
     );
+    assert_eq!((homes.next_epoch("bed"), homes.categories().count()), (3, 1));
     let mut bytes = Vec::new();
     homes.encode(&mut bytes);
     let mut reader = Reader::new(bytes.into());

@@ -20,8 +20,8 @@ use crate::planted::{self, Bug};
 use crate::rights::Rights;
 use crate::stamp::Stamp;
 
-/// 2: receipts have the hash of what was asked for. 3: homes and rights.
-const VERSION: u8 = 3;
+/// 2: receipts have the hash of what was asked for. 3: homes and rights. 4: homes that ended.
+const VERSION: u8 = 4;
 
 /// Least number of bytes an encoded receipt takes.
 const RECEIPT_MIN: usize = Origin::ENCODED_MIN + 3 + 8 + 8 + 1;

@@ -1,6 +1,6 @@
 //! Whether this region may append something: homes of streams, and rights to bounded counters.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::overlay::{OnItsWay, Overlay};
 use super::{Draft, Expected, Sequencer, Submission, Verdict};
@@ -37,10 +37,18 @@ pub enum ClassRefused {
         home: RegionName,
     },
     /// The category is not homed.
-    #[error("{category} is not homed: there is nothing to hand over")]
+    #[error("{category} is not homed: there is nothing to hand over, or to end")]
     NotHomed {
         /// The category.
         category: String,
+    },
+    /// A stream has a home of its own, so the category's home cannot speak for it.
+    #[error("{stream} has a home of its own, {home}; hand it back first")]
+    Apart {
+        /// The stream.
+        stream: String,
+        /// Its home.
+        home: RegionName,
     },
     /// The home is another one than whoever asks believes.
     #[error("{what} is at epoch {epoch} of its homes, so the next is {next}, not {found}", next = u64::from(*.epoch) + 1)]
@@ -78,6 +86,12 @@ impl Lookup for Predicted<'_> {
     fn moved(&self, stream: &str) -> Option<&Home> {
         let changed = self.overlay.moved.get(stream).map(|(home, _)| home);
         changed.or_else(|| self.region.homes().moved(stream))
+    }
+    fn moved_in<'a>(&'a self, of: &'a str) -> BTreeMap<&'a str, &'a Home> {
+        let mut moved = self.region.homes().moved_in(of);
+        let changed = self.overlay.moved.iter().filter(|(stream, _)| category(stream) == of);
+        moved.extend(changed.map(|(stream, (home, _))| (&**stream, home)));
+        moved
     }
 }
 
@@ -150,36 +164,61 @@ impl Sequencer {
 
     fn forbids_change(&self, region: &Region, change: &Change) -> Option<Verdict> {
         let homes = Predicted { overlay: &self.overlay, region };
-        let (Change::Declared { home: next, .. } | Change::Released { to: next, .. }) = change;
-        if let Some(verdict) = no_member(region, next) {
+        if let Some(verdict) = change.next().and_then(|next| no_member(region, next)) {
             return Some(verdict);
         }
-        let declared = homes.declared(change.category());
+        let declared = homes.homed(change.category());
         let category = change.category().to_owned();
         match (change, declared) {
-            (Change::Declared { .. }, None) => None,
+            (Change::Declared { epoch: found, .. }, None) => {
+                let (next, found) = (homes.next_declared(change.category()), *found);
+                let epoch = next.map_or(u32::MAX, |next| next - 1);
+                let what = category;
+                (next != Some(found)).then_some(Verdict::Class(ClassRefused::Epoch {
+                    what,
+                    epoch,
+                    found,
+                }))
+            }
             (Change::Declared { .. }, Some(known)) => {
                 let home = known.home.region.clone();
                 Some(Verdict::Class(ClassRefused::Declared { category, home }))
             }
-            (Change::Released { .. }, None) => {
+            (Change::Released { .. } | Change::Ended { .. }, None) => {
                 Some(Verdict::Class(ClassRefused::NotHomed { category }))
             }
             (Change::Released { stream, epoch: found, .. }, Some(declared)) => {
-                let moved = stream.as_deref().and_then(|stream| homes.moved(stream));
-                let home = moved.unwrap_or(&declared.home);
+                let of = stream.as_deref();
+                let home = of.map_or(&declared.home, |stream| homes.home_in(declared, stream));
                 let what = stream.clone().unwrap_or(category);
-                if home.region != self.own.region {
-                    let (home, stream) = (home.clone(), what);
-                    return Some(Verdict::NotHome { stream, home });
-                }
-                if home.epoch.checked_add(1) != Some(*found) {
-                    let (epoch, found) = (home.epoch, *found);
-                    return Some(Verdict::Class(ClassRefused::Epoch { what, epoch, found }));
-                }
-                self.unconfirmed(region, change.category(), home, declared)
+                self.not_ours(what, home, home.epoch, *found)
+                    .or_else(|| self.unconfirmed(region, change.category(), home, declared))
+            }
+            (Change::Ended { epoch, .. }, Some(declared)) => {
+                let (newest, apart) = homes.apart(change.category(), declared);
+                let apart = apart.map(|(stream, home)| {
+                    let (stream, home) = (stream.to_owned(), home.region.clone());
+                    Verdict::Class(ClassRefused::Apart { stream, home })
+                });
+                let home = &declared.home;
+                self.not_ours(category, home, home.epoch.max(newest), *epoch)
+                    .or(apart)
+                    .or_else(|| self.unconfirmed(region, change.category(), home, declared))
             }
         }
+    }
+
+    /// Whether this region is not the home, or is not at the epoch that comes before `found`.
+    fn not_ours(&self, what: String, home: &Home, epoch: u32, found: u32) -> Option<Verdict> {
+        if home.region != self.own.region {
+            let (home, stream) = (home.clone(), what);
+            return Some(Verdict::NotHome { stream, home });
+        }
+        (epoch.checked_add(1) != Some(found)).then_some(Verdict::Class(ClassRefused::Epoch {
+            what,
+            epoch,
+            found,
+        }))
     }
 
     /// Whether a stream's home is another region, or is this one and not known to all yet.
@@ -215,8 +254,8 @@ impl Sequencer {
         }
         let strict = submission.expectations.iter().filter(|on| on.expected != Expected::Any);
         strict.into_iter().find_map(|on| {
-            let declared = homes.declared(category(&on.stream))?;
-            let home = homes.moved(&on.stream).unwrap_or(&declared.home);
+            let declared = homes.homed(category(&on.stream))?;
+            let home = homes.home_in(declared, &on.stream);
             self.unconfirmed(region, category(&on.stream), home, declared)
         })
     }
@@ -229,7 +268,7 @@ impl Sequencer {
         home: &Home,
         declared: &Declared,
     ) -> Option<Verdict> {
-        if home.epoch > 1 || planted::is(Bug::HomeBeforeAllKnow) {
+        if home.epoch > declared.since || planted::is(Bug::HomeBeforeAllKnow) {
             return None;
         }
         let waits_for = region.unconfirmed(declared);

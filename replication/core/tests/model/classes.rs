@@ -38,9 +38,14 @@ impl World {
         let next = self.sites[self.rng.below(self.sites.len())].origin.region.clone();
         let category = HOMED.to_owned();
         let stream = self.rng.chance(50).then(|| self.account());
+        let ends = self.rng.chance(30);
         let region = &self.sites[at].region;
         let change = match region.homes().of_category(HOMED) {
-            None => Change::Declared { category, home: next },
+            None => {
+                let epoch = region.homes().next_epoch(HOMED);
+                Change::Declared { category, home: next, epoch }
+            }
+            Some(_) if ends => Change::Ended { epoch: region.homes().next_epoch(HOMED), category },
             Some(declared) => {
                 let of_stream = stream.as_ref().and_then(|stream| region.homes().of(stream));
                 let epoch = of_stream.unwrap_or(&declared.home).epoch + 1;
@@ -110,7 +115,7 @@ impl World {
             }
             for event in &promised.submission.request.events {
                 *events.entry(event.stream.clone()).or_default() += 1;
-                homed |= event.kind == class::DECLARED;
+                homed = (homed || event.kind == class::DECLARED) && event.kind != class::ENDED;
             }
         }
         if let Some(group) = own {
@@ -130,6 +135,7 @@ impl World {
         let record = &mut self.sites[at].record;
         for event in group.events() {
             record.homed |= *event.kind == *class::DECLARED;
+            record.homed &= *event.kind != *class::ENDED;
             if *event.kind != *rights::EVENT_TYPE {
                 continue;
             }
@@ -153,6 +159,12 @@ impl World {
                 assert!(number.as_i64() >= Some(0), "{}: {left}", event.stream.as_str());
             }
         }
+    }
+
+    /// How many homes of the category have ended.
+    pub fn homes_ended(&self) -> u32 {
+        let events = self.history.values().flatten().flat_map(Group::events);
+        events.filter(|event| *event.kind == *class::ENDED).count() as u32
     }
 
     /// Whoever holds the same agrees on homes, and all rights together are what is left.

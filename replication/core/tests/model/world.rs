@@ -38,6 +38,8 @@ pub struct World {
     /// What was delivered at each global position, by whoever came first.
     pub global: BTreeMap<u64, Delivered>,
     pub everywhere: Everywhere,
+    /// Of a hundred submissions, how many are about homes and rights.
+    pub special: usize,
 }
 
 impl World {
@@ -68,6 +70,7 @@ impl World {
             history: BTreeMap::new(),
             global: BTreeMap::new(),
             everywhere: Everywhere::default(),
+            special: 30,
         }
     }
 
@@ -149,7 +152,7 @@ impl World {
     }
 
     fn submission(&mut self, at: usize) -> Submission {
-        if self.rng.chance(30) {
+        if self.rng.chance(self.special) {
             return self.special(at);
         }
         if !self.sent.is_empty() && self.rng.chance(35) {

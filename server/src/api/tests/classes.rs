@@ -3,6 +3,7 @@
 use anabranch_core::{RegionName, SessionToken};
 use anabranch_proto::v1;
 use anabranch_proto::v1::classes_server::Classes;
+use anabranch_proto::v1::expectation::{Expected, NoStream};
 use anabranch_proto::v1::hand_over_request::What;
 use anabranch_proto::v1::refusal::Reason;
 use tokio::time::Instant;
@@ -10,7 +11,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::carried::{ASIA, EU, NAMES, US, World};
 use super::cluster::{Cluster, SOON};
-use super::reason;
+use super::{append_of, event, reason};
 use crate::api::Api;
 use crate::api::forward::passed_on;
 
@@ -41,6 +42,36 @@ impl World {
         self.class_api(nth).hand_over(Request::new(request)).await.map(Response::into_inner)
     }
 
+    async fn end_home(
+        &self,
+        nth: usize,
+        category: &str,
+        epoch: u32,
+    ) -> Result<v1::ChangeHomeResponse, Status> {
+        let request = v1::EndHomeRequest { category: category.to_owned(), epoch };
+        self.class_api(nth).end(Request::new(request)).await.map(Response::into_inner)
+    }
+
+    /// The region that an append to the stream was written in, which is the first one or follows another.
+    async fn written_in(
+        &self,
+        nth: usize,
+        stream: &str,
+        after: Option<u64>,
+    ) -> Result<String, Status> {
+        let expected = match after {
+            Some(revision) => Expected::Revision(revision),
+            None => Expected::NoStream(NoStream {}),
+        };
+        let expected = Some(expected);
+        let message = v1::AppendRequest {
+            expectations: vec![v1::Expectation { stream: stream.to_owned(), expected }],
+            ..append_of(vec![event(stream)])
+        };
+        let appended = self.class_api(nth).handle_append(Request::new(message)).await?;
+        Ok(appended.into_inner().first.unwrap().origin.unwrap().region)
+    }
+
     async fn class(&self, api: &Api, request: v1::GetClassRequest) -> v1::GetClassResponse {
         api.get(Request::new(request)).await.unwrap().into_inner()
     }
@@ -51,11 +82,11 @@ impl World {
         for api in self.regions.iter().flat_map(|region| &region.apis) {
             loop {
                 let got = self.class(api, request.clone()).await;
-                let class = got.class.expect("it is homed");
-                if class.waits_for.is_empty() && got.behind.is_empty() {
+                let waits_for = got.class.map(|class| class.waits_for).unwrap_or_default();
+                if waits_for.is_empty() && got.behind.is_empty() {
                     break;
                 }
-                assert!(Instant::now() < until, "{:?}, {:?}", class.waits_for, got.behind);
+                assert!(Instant::now() < until, "{waits_for:?}, {:?}", got.behind);
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         }
@@ -108,6 +139,49 @@ async fn who_has_not_confirmed_a_home_is_named_by_every_node_and_the_rest_is_con
     assert!(taken.message().contains("eu"), "{taken:?}");
     let chair = world.class(world.class_api(EU), about("chair", &bytes::Bytes::new())).await;
     assert_eq!(chair.class, None, "every region writes it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_home_ends_wherever_it_is_asked_for_and_then_every_region_writes_by_itself() {
+    let world = World::start().await;
+    let declared = world.declare_home(US, "bed", "us").await.unwrap();
+    world.all_confirm(&about("bed", &declared.session_token)).await;
+    assert_eq!(world.written_in(EU, "bed-1", None).await.unwrap(), "us");
+    let alone = What::Stream("bed-2".into());
+    world.hand_to(US, alone.clone(), "asia", 0).await.unwrap();
+    let apart = world.end_home(US, "bed", 0).await.unwrap_err();
+    assert_eq!(apart.code(), Code::FailedPrecondition, "{apart:?}");
+    assert!(apart.message().contains("bed-2 has a home of its own, asia"), "{apart:?}");
+    let back = world.hand_to(US, alone, "us", 0).await.unwrap();
+    world.all_confirm(&about("bed", &back.session_token)).await;
+    let wrong = world.end_home(EU, "bed", 2).await.unwrap_err();
+    assert_eq!(wrong.code(), Code::FailedPrecondition, "{wrong:?}");
+    let never = world.end_home(EU, "chair", 0).await.unwrap_err();
+    assert_eq!(never.code(), Code::FailedPrecondition, "{never:?}");
+
+    let ended = world.end_home(EU, "bed", 4).await.unwrap();
+    assert_eq!((ended.home, ended.repeated), (None, false));
+    assert_eq!(ended.dot.unwrap().origin.unwrap().region, "us", "the home does it");
+    world.all_confirm(&about("bed", &ended.session_token)).await;
+    for nth in [ASIA, EU, US] {
+        let got = world.class(world.class_api(nth), about("bed", &ended.session_token)).await;
+        assert_eq!((got.class, got.streams), (None, vec![]), "{}", NAMES[nth]);
+        let again = world.end_home(nth, "bed", 0).await.unwrap();
+        assert!(again.repeated && again.dot.is_none(), "{again:?}");
+        world.cut(nth, (nth + 1) % 3);
+    }
+    // Each by what it holds, while they do not see each other.
+    for nth in [ASIA, EU] {
+        assert_eq!(world.written_in(nth, "bed-1", Some(0)).await.unwrap(), NAMES[nth]);
+        assert_eq!(world.written_in(nth, "bed-2", None).await.unwrap(), NAMES[nth]);
+    }
+    for nth in [ASIA, EU, US] {
+        world.heal(nth, (nth + 1) % 3);
+    }
+    let anew = world.declare_home(ASIA, "bed", "eu").await.unwrap();
+    assert_eq!((anew.home, anew.repeated), (home("eu", 5), false));
+    world.all_confirm(&about("bed", &anew.session_token)).await;
+    assert_eq!(world.written_in(US, "bed-1", Some(2)).await.unwrap(), "eu");
 }
 
 #[tokio::test(flavor = "multi_thread")]

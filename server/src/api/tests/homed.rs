@@ -31,7 +31,8 @@ impl World {
 
     /// Makes the streams `bed-…` homed, and waits until the home knows that everybody knows.
     async fn declare(&self, home: usize) {
-        let declared = Change::Declared { category: "bed".into(), home: region(NAMES[home]) };
+        let declared =
+            Change::Declared { category: "bed".into(), home: region(NAMES[home]), epoch: 1 };
         self.append(EU, append_of(vec![change(&declared)])).await.expect("any region may declare");
         let home = &self.regions[home].shards[0];
         self.until("all have confirmed", || {

@@ -71,12 +71,20 @@ impl Lone {
 }
 
 fn declared(home: &str) -> Event {
-    Change::Declared { category: "account".into(), home: name(home) }.event()
+    again(home, 1)
+}
+
+fn again(home: &str, epoch: u32) -> Event {
+    Change::Declared { category: "account".into(), home: name(home), epoch }.event()
 }
 
 fn released(stream: Option<&str>, to: &str, epoch: u32) -> Event {
     let (category, stream) = ("account".into(), stream.map(str::to_owned));
     Change::Released { category, stream, to: name(to), epoch }.event()
+}
+
+fn ended(epoch: u32) -> Event {
+    Change::Ended { category: "account".into(), epoch }.event()
 }
 
 fn right(action: Action) -> Event {
@@ -113,6 +121,61 @@ fn a_declared_home_is_strict_once_everybody_is_known_to_know() {
     assert!(!eu.region.awaits_confirmation());
     assert!(is_sequenced(&eu.strict("account-3", Expected::NoStream)));
     assert!(is_sequenced(&eu.strict("cart-1", Expected::NoStream)), "others stay as they are");
+}
+
+#[test]
+fn a_home_that_all_know_of_ends_and_an_expectation_is_the_regions_own_again() {
+    let mut eu = Lone::new();
+    let is_class = |verdict: Verdict, said: &str| match verdict {
+        Verdict::Class(why) => assert!(why.to_string().contains(said), "{why}"),
+        other => panic!("{other:?}"),
+    };
+    is_class(eu.verdict(vec![ended(1)]), "not homed");
+    eu.append(declared("eu"));
+    let waiting = eu.verdict(vec![ended(2)]);
+    assert!(matches!(waiting, Verdict::HomeUnconfirmed { .. }), "{waiting:?}");
+    eu.confirm(&["us", "asia"], 1);
+    eu.append(released(Some("account-1"), "us", 2));
+    is_class(eu.verdict(vec![ended(3)]), "account-1 has a home of its own, us; hand it back first");
+    let back = Request { producer: None, events: vec![released(Some("account-1"), "eu", 3)] };
+    let held = eu.region.frontier().clone();
+    eu.import(Author::new(origin("us")).write(at(100), held, &[back]));
+    eu.settle();
+    is_class(
+        eu.verdict(vec![ended(3)]),
+        "account is at epoch 3 of its homes, so the next is 4, not 3",
+    );
+
+    // All of this is on its way at once.
+    assert!(is_sequenced(&eu.verdict(vec![ended(4)])));
+    assert!(is_sequenced(&eu.strict("account-1", Expected::NoStream)), "nobody is asked");
+    is_class(eu.verdict(vec![ended(5)]), "not homed");
+    is_class(
+        eu.verdict(vec![declared("us")]),
+        "account is at epoch 4 of its homes, so the next is 5, not 1",
+    );
+    assert!(is_sequenced(&eu.verdict(vec![again("us", 5)])));
+    let us = Home { region: name("us"), epoch: 5 };
+    for stream in ["account-1", "account-2"] {
+        let there = Verdict::NotHome { stream: stream.into(), home: us.clone() };
+        assert_eq!(eu.verdict(vec![event(stream, "x")]), there);
+    }
+    eu.settle();
+    assert!(!eu.region.awaits_confirmation(), "it is not the home");
+}
+
+#[test]
+fn a_home_that_is_declared_after_an_end_waits_for_all_again() {
+    let mut eu = Lone::new();
+    eu.append(declared("eu"));
+    eu.confirm(&["us", "asia"], 1);
+    eu.append(ended(2));
+    eu.append(again("eu", 3));
+    assert!(eu.region.awaits_confirmation());
+    let strict = eu.strict("account-1", Expected::NoStream);
+    assert!(matches!(strict, Verdict::HomeUnconfirmed { .. }), "{strict:?}");
+    eu.confirm(&["us", "asia"], 3);
+    assert!(is_sequenced(&eu.strict("account-1", Expected::NoStream)));
 }
 
 #[test]
