@@ -16,6 +16,7 @@
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -326,6 +327,12 @@ impl Log {
             sealed: view.sealed,
         });
         info.collect()
+    }
+
+    /// How often the writer has waited for the disk since the log was opened: for records, votes, cuts
+    /// and the ends of segments. Files that are begun beside, a segment's header say, are not counted.
+    pub fn syncs(&self) -> u64 {
+        self.shared.syncs.load(Ordering::Relaxed)
     }
 
     /// Whether there is room for more events.

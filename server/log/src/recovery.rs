@@ -80,6 +80,7 @@ pub(crate) fn open(
         work: Default::default(),
         space: Default::default(),
         open_segments: Default::default(),
+        syncs: Default::default(),
         disk,
     });
     let written = hard.slot.state;

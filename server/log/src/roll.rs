@@ -47,7 +47,7 @@ impl Writer {
             // What a full disk left of a mark.
             active.file.set_len(active.offset).map_err(failed("cut a segment"))?;
         }
-        active.file.sync().map_err(failed("sync a segment"))?;
+        self.shared.sync(&*active.file).map_err(failed("sync a segment"))?;
         let sealed = Sealed { id: active.id, end: self.end, bytes: active.offset };
         let mut state = self.shared.state.lock();
         let view = state.segments.last_mut().expect("the active segment is published");

@@ -6,9 +6,11 @@
 //! the segments as the writer last published them.
 
 use std::collections::VecDeque;
+use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{JoinHandle, ThreadId};
 
 use bytes::Bytes;
@@ -36,6 +38,8 @@ pub(crate) struct Shared {
     /// The queue got shorter, or the log stopped.
     pub space: Condvar,
     pub open_segments: OpenSegments,
+    /// How often the writer waited for the disk.
+    pub syncs: AtomicU64,
 }
 
 /// One thing the writer has to do.
@@ -212,6 +216,16 @@ impl Shared {
         drop(state);
         self.space.notify_all();
         wanted.into_iter().for_each(|ready| ready());
+    }
+
+    /// Makes durable what the writer wrote to a segment.
+    pub(crate) fn sync(&self, file: &dyn DiskFile) -> io::Result<()> {
+        self.count_sync();
+        file.sync()
+    }
+
+    pub(crate) fn count_sync(&self) {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Tells the driver that there is work.

@@ -329,7 +329,7 @@ impl Writer {
             if is_full(&source) {
                 // Synced, because what is written next could end where one of these records begins.
                 active.file.set_len(active.offset).map_err(failed("cut a segment"))?;
-                active.file.sync().map_err(failed("sync a segment"))?;
+                self.shared.sync(&*active.file).map_err(failed("sync a segment"))?;
             }
             return Err(failed_write("write records")(source));
         }
@@ -345,7 +345,7 @@ impl Writer {
         let believed = planted::is(Bug::FailedSyncBelieved);
         let skipped = planted::is(Bug::AcknowledgedBeforeSync);
         if !skipped
-            && let Err(source) = active.file.sync()
+            && let Err(source) = self.shared.sync(&*active.file)
             && !believed
         {
             return Err((failed("sync a segment")(source), dones));
@@ -393,7 +393,7 @@ impl Writer {
 
     fn sync_vote(&mut self, done: Done) -> Synced {
         if !planted::is(Bug::VoteNotSynced)
-            && let Err(source) = self.hard.sync()
+            && let Err(source) = self.sync_hard_state_file()
         {
             return Err((failed("sync the vote")(source), vec![done]));
         }
@@ -429,11 +429,16 @@ impl Writer {
     }
 
     pub(crate) fn sync_hard_state(&mut self) -> Result<(), Failed> {
-        self.hard.sync().map_err(failed("sync the hard state"))
+        self.sync_hard_state_file().map_err(failed("sync the hard state"))
+    }
+
+    fn sync_hard_state_file(&mut self) -> io::Result<()> {
+        self.shared.count_sync();
+        self.hard.sync()
     }
 
     fn sync_cut(&mut self, done: Done) -> Synced {
-        let synced = self.active.as_ref().map_or(Ok(()), |active| active.file.sync());
+        let synced = self.active.as_ref().map_or(Ok(()), |active| self.shared.sync(&*active.file));
         if let Err(source) = synced {
             return Err((failed("sync a cut")(source), vec![done]));
         }
@@ -459,7 +464,7 @@ impl Writer {
         self.write_hard_state_if_it_fits()?;
         self.sync_hard_state()?;
         self.write_mark()?;
-        let synced = self.active.as_ref().map_or(Ok(()), |active| active.file.sync());
+        let synced = self.active.as_ref().map_or(Ok(()), |active| self.shared.sync(&*active.file));
         synced.map_err(failed("sync a segment"))
     }
 

@@ -14,7 +14,7 @@ fn appends_that_wait_together_share_one_sync() {
     let disk = MemoryDisk::new(1);
     let (log, mut writer, _) = try_open(&disk, LogOptions::new(support::LOG_ID)).unwrap();
     append(&log, &mut writer, vec![record(1, 1, 60)]);
-    let (before, reports) = (disk.sync_count(), Reports::default());
+    let (before, counted, reports) = (disk.sync_count(), log.syncs(), Reports::default());
     for index in 2..=100 {
         log.append(vec![record(index, 1, 60)], reports.done(index));
     }
@@ -24,8 +24,11 @@ fn appends_that_wait_together_share_one_sync() {
     assert!(reports.take().is_empty(), "not before the sync");
     writer.sync_written();
     assert_eq!(reports.acknowledged(), Vec::from_iter(2..=100));
-    assert_eq!(disk.sync_count(), before + 1);
+    assert_eq!((disk.sync_count(), log.syncs()), (before + 1, counted + 1));
     assert_eq!(log.durable_index(), Some(100));
+    log.save_vote("v".into(), reports.done(101));
+    writer.step();
+    assert_eq!((disk.sync_count(), log.syncs()), (before + 2, counted + 2));
 }
 
 #[test]

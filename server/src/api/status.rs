@@ -39,6 +39,7 @@ impl Api {
             nodes: nodes(&group),
             regions: self.regions(shard),
             log_bytes: shard.log_bytes(),
+            log_syncs: shard.log_syncs(),
             ..Default::default()
         };
         for count in shard.conflicts().overview(ReadOrder::Regional).counts.values() {

@@ -215,6 +215,7 @@ fn as_json(endpoint: &str, status: &StatusResponse) -> Value {
         "global_position": status.global_position,
         "streams": status.streams,
         "log_bytes": status.log_bytes,
+        "log_syncs": status.log_syncs,
         "blocked_by": status.blocked_by,
         "frontier": frontier(status.frontier.as_ref()),
         "nodes": Value::from_iter(status.nodes.iter().map(node_json)),

@@ -98,6 +98,10 @@ impl Shard {
     pub fn log_bytes(&self) -> u64 {
         self.inner.log.segments().iter().map(|segment| segment.bytes).sum()
     }
+    /// How often this node has waited for the disk to take records of the log, since it started.
+    pub fn log_syncs(&self) -> u64 {
+        self.inner.log.syncs()
+    }
     /// Whether there is room on this node's disk.
     pub fn room(&self) -> Room {
         self.inner.log.room()
