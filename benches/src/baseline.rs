@@ -2,12 +2,15 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use hdrhistogram::Histogram;
 
 use crate::cpu;
+use crate::writers::empty;
 
 /// The least a group commit can cost here.
 #[derive(Debug, Clone, Copy)]
@@ -36,8 +39,23 @@ pub fn measure(
     Ok(Baseline { syncs, plain: batches * events, plain_cpu_us: plain_cpu_us / events })
 }
 
+/// How long one fdatasync takes after an overwrite of 4 KiB in place, in microseconds.
+///
+/// # Errors
+/// The disk's.
+pub fn sync_latency(folder: &Path, within: Duration) -> anyhow::Result<Histogram<u64>> {
+    let file = tempfile::tempfile_in(folder).context("make a file for the baseline")?;
+    let (started, mut latency) = (Instant::now(), empty());
+    while started.elapsed() < within {
+        file.write_all_at(&[7; 4096], 0).context("write for the baseline")?;
+        let asked = Instant::now();
+        file.sync_data().context("fdatasync for the baseline")?;
+        latency.saturating_record(asked.elapsed().as_micros() as u64);
+    }
+    Ok(latency)
+}
+
 fn overwrites(folder: &Path, within: Duration) -> anyhow::Result<(f64, f64)> {
-    use std::os::unix::fs::FileExt;
     let block = [7; 4096];
     repeat(folder, within, |file| file.write_all_at(&block, 0))
 }
@@ -75,6 +93,7 @@ mod tests {
         let measured = measure(folder.path(), 1000, 16, Duration::from_millis(50))?;
         assert!(measured.syncs > 0.0);
         assert!(measured.plain >= 1000.0, "{measured:?}");
+        assert!(!sync_latency(folder.path(), Duration::from_millis(50))?.is_empty());
         Ok(())
     }
 }

@@ -29,10 +29,21 @@ pub fn used_by(process: &str) -> anyhow::Result<Duration> {
 /// # Errors
 /// As [`used_by`].
 pub fn resident(process: &str) -> anyhow::Result<u64> {
-    let status = of(process, "status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    of_status(&of(process, "status")?, "VmRSS")
+}
+
+/// Of those, the bytes that no file stands behind: its own, apart from what the kernel caches of files.
+///
+/// # Errors
+/// As [`used_by`].
+pub fn anonymous(process: &str) -> anyhow::Result<u64> {
+    of_status(&of(process, "status")?, "RssAnon")
+}
+
+fn of_status(status: &str, name: &str) -> anyhow::Result<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    Ok(kib.with_context(|| format!("no VmRSS in {status:?}"))? * 1024)
+    Ok(kib.with_context(|| format!("no {name} in {status:?}"))? * 1024)
 }
 
 fn of(process: &str, file: &str) -> anyhow::Result<String> {
@@ -58,6 +69,15 @@ mod tests {
         let stat = "7 (a b) c) R 1 7 7 0 -1 4194304 100 0 0 0 250 50 0 0 20 0 1 0 100 0 0";
         assert_eq!(of_stat(stat), Some(Duration::from_secs(3)));
         assert_eq!(of_stat("7 (a) R 1 7"), None);
+    }
+
+    #[test]
+    fn bytes_of_a_status_are_found_by_their_whole_name() {
+        let status = "Name:\tRssAnon\nVmRSS:\t  300 kB\nRssAnonymous:\t1 kB\nRssAnon:\t  200 kB\n";
+        assert_eq!(of_status(status, "RssAnon").unwrap(), 200 * 1024);
+        assert_eq!(of_status(status, "VmRSS").unwrap(), 300 * 1024);
+        let error = of_status("VmRSS: many\n", "VmRSS").unwrap_err();
+        assert!(error.to_string().starts_with("no VmRSS in "), "{error}");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub mod aggregates;
 pub mod baseline;
 pub mod cpu;
+pub mod floors;
 pub mod lag;
 pub mod load;
 pub mod processes;

@@ -17,7 +17,7 @@ use crate::writers::{self, Load, Written};
 /// Each of the two baselines is measured for this long.
 const BASELINE: Duration = Duration::from_millis(1_500);
 const LAG: Duration = Duration::from_secs(4);
-const SETTLES_WITHIN: Duration = Duration::from_secs(120);
+pub(crate) const SETTLES_WITHIN: Duration = Duration::from_secs(120);
 
 /// What to measure.
 #[derive(Debug, Clone, Args)]

@@ -1,6 +1,6 @@
 //! The load generator: `cargo run --release -p anabranch-bench -- --help`.
 
-use anabranch_bench::{aggregates, load, served, suite};
+use anabranch_bench::{aggregates, floors, load, served, suite};
 use clap::{Parser, Subcommand};
 
 /// Measures appends, replays and lag, beside what the disk itself can do.
@@ -19,6 +19,8 @@ enum What {
     Aggregates(aggregates::AggregatesArgs),
     /// What very many aggregates cost a node, and how long a read of one takes.
     Served(served::ServedArgs),
+    /// What must hold, one figure after the other, beside its bounds.
+    Floors(floors::FloorsArgs),
     /// All cases of RESULTS.md, written as a table.
     Suite(suite::SuiteArgs),
 }
@@ -40,6 +42,7 @@ fn main() -> anyhow::Result<()> {
                 print!("{}", served::run(&args).await?);
                 Ok(())
             }
+            What::Floors(args) => floors::run(&args).await,
             What::Suite(args) => suite::run(&args).await,
         }
     })

@@ -9,7 +9,7 @@ use anabranch_core::RegionName;
 use anabranch_gossip::DevCa;
 use anabranch_harness::cluster::{command, find_or_build};
 use anabranch_server::demo::cluster::Endpoints;
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use tokio::process::Child;
 
 use crate::cpu;
@@ -21,8 +21,25 @@ const REGION_PORTS: u16 = 10;
 
 /// Nodes that run. Dropping it kills them.
 pub struct Processes {
-    children: Vec<Child>,
+    binary: PathBuf,
+    /// In the order of the regions and, in each, of the nodes.
+    nodes: Vec<Node>,
     endpoints: Vec<Endpoints>,
+}
+
+struct Node {
+    child: Child,
+    /// Its data folder; configuration and log lie beside, under the same name.
+    data: PathBuf,
+}
+
+/// Which node: the place of its region, and its own in it, both from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Of the region.
+    pub region: usize,
+    /// Of the node.
+    pub node: usize,
 }
 
 impl Processes {
@@ -34,13 +51,13 @@ impl Processes {
         let binary = find_or_build(None)?;
         fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
         let ca = DevCa::load_or_generate(&folder.join("ca"))?;
-        let mut all = Self { children: Vec::new(), endpoints: Vec::new() };
+        let mut all = Self { binary, nodes: Vec::new(), endpoints: Vec::new() };
         for (at, region) in (0..).zip(regions) {
             let papers = Papers { regions, at, nodes, folder };
             ca.issue(region, &[])?.write(&papers.pem("cert"), &papers.pem("key"))?;
             for node in 1..=nodes {
-                let child = papers.start(&binary, node)?;
-                all.children.push(child);
+                let data = papers.write(node)?;
+                all.nodes.push(Node { child: start(&all.binary, &data)?, data });
             }
             let nodes = (1..=nodes).map(|node| format!("http://{}", address(at, node, 0)));
             all.endpoints.push(Endpoints { region: region.clone(), nodes: nodes.collect() });
@@ -68,13 +85,67 @@ impl Processes {
         self.ids().map(|id| cpu::resident(&id?)).sum()
     }
 
+    /// Bytes that the nodes have written themselves: those of a node without what the kernel caches.
+    ///
+    /// # Errors
+    /// If one does not run any more.
+    pub fn anonymous(&self) -> anyhow::Result<u64> {
+        self.ids().map(|id| cpu::anonymous(&id?)).sum()
+    }
+
+    /// Where a node keeps its data.
+    ///
+    /// # Errors
+    /// If there is no such node.
+    pub fn data(&self, place: Place) -> anyhow::Result<&Path> {
+        Ok(&self.nodes[self.at(place)?].data)
+    }
+    /// Ends a node as a power cut does, but for the disk: signal 9. It has ended when this returns.
+    ///
+    /// # Errors
+    /// If there is no such node, or it had ended.
+    pub async fn kill(&mut self, place: Place) -> anyhow::Result<()> {
+        let at = self.at(place)?;
+        let child = &mut self.nodes[at].child;
+        ensure!(child.try_wait()?.is_none(), "the node at {place:?} had ended by itself");
+        child.kill().await.with_context(|| format!("kill the node at {place:?}"))
+    }
+    /// Starts a node that was killed, from what it has on its disk.
+    ///
+    /// # Errors
+    /// If there is no such node, or no process can be made.
+    pub fn start_again(&mut self, place: Place) -> anyhow::Result<()> {
+        let at = self.at(place)?;
+        let node = &mut self.nodes[at];
+        ensure!(node.child.id().is_none(), "the node at {place:?} runs");
+        node.child = start(&self.binary, &node.data)?;
+        Ok(())
+    }
+
+    fn at(&self, place: Place) -> anyhow::Result<usize> {
+        let Place { region, node } = place;
+        let each = self.nodes.len() / self.endpoints.len().max(1);
+        let there = region < self.endpoints.len() && node < each;
+        ensure!(there, "no node at {place:?}: {} regions of {each}", self.endpoints.len());
+        Ok(region * each + node)
+    }
+
     fn ids(&self) -> impl Iterator<Item = anyhow::Result<String>> + '_ {
-        self.children.iter().map(|child| Ok(child.id().context("a node has ended")?.to_string()))
+        let id = |node: &Node| Ok(node.child.id().context("a node has ended")?.to_string());
+        self.nodes.iter().map(id)
     }
 }
 
 fn address(region: u16, node: u16, kind: u16) -> String {
     format!("127.0.0.1:{}", FIRST_PORT + kind * 100 + region * REGION_PORTS + node)
+}
+
+/// Starts the node whose data are, or will be, in this folder.
+fn start(binary: &Path, data: &Path) -> anyhow::Result<Child> {
+    let (config, log) = (data.with_extension("toml"), data.with_extension("log"));
+    let mut command = command(binary, &log)?;
+    command.args(["serve", "--log-level", "warn", "--config"]).arg(config);
+    command.spawn().with_context(|| format!("start {}", binary.display()))
 }
 
 /// What the nodes of a region are configured by.
@@ -93,13 +164,12 @@ impl Papers<'_> {
         self.folder.join(format!("{}-{what}.pem", self.region()))
     }
 
-    fn start(&self, binary: &Path, node: u16) -> anyhow::Result<Child> {
-        let name = self.folder.join(format!("{}-{node}", self.region()));
-        let (config, log) = (name.with_extension("toml"), name.with_extension("log"));
-        fs::write(&config, self.toml(node, &name)).context("write a configuration")?;
-        let mut command = command(binary, &log)?;
-        command.args(["serve", "--log-level", "warn", "--config"]).arg(&config);
-        command.spawn().with_context(|| format!("start {}", binary.display()))
+    /// Writes the configuration of a node, and says where its data go.
+    fn write(&self, node: u16) -> anyhow::Result<PathBuf> {
+        let data = self.folder.join(format!("{}-{node}", self.region()));
+        let config = data.with_extension("toml");
+        fs::write(config, self.toml(node, &data)).context("write a configuration")?;
+        Ok(data)
     }
 
     fn toml(&self, node: u16, data: &Path) -> String {

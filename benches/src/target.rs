@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail, ensure};
 use tokio::time::Instant;
 
 use crate::cpu;
-use crate::processes::Processes;
+use crate::processes::{Place, Processes};
 
 /// Ports from here on, so that a demo may run beside.
 const FIRST_PORT: u16 = 18_100;
@@ -146,6 +146,17 @@ impl Target {
         }
     }
 
+    /// The nodes, which have to be processes of their own: for what can be done to no others.
+    ///
+    /// # Errors
+    /// If they are none.
+    pub fn processes(&mut self) -> anyhow::Result<&mut Processes> {
+        match &mut self.nodes {
+            Nodes::Apart(processes) => Ok(processes),
+            Nodes::Here(_) | Nodes::Given => bail!("the nodes are no processes of this one"),
+        }
+    }
+
     /// Number of regions.
     pub fn regions(&self) -> usize {
         self.endpoints.len()
@@ -157,6 +168,16 @@ impl Target {
     /// If the address is none.
     pub fn client(&self, region: usize) -> anyhow::Result<Client> {
         self.endpoints[region].client()
+    }
+
+    /// A client that asks one node and no other, with a connection of its own.
+    ///
+    /// # Errors
+    /// If there is no such node.
+    pub fn client_of(&self, place: Place) -> anyhow::Result<Client> {
+        let site = self.endpoints.get(place.region).with_context(|| format!("{place:?}"))?;
+        let node = site.nodes.get(place.node).with_context(|| format!("{place:?}"))?;
+        Ok(Client::builder().region(site.region.as_str(), [node.clone()]).build()?)
     }
 
     /// Waits until every region takes a write, and holds what was written everywhere; returns how many
