@@ -58,6 +58,11 @@ bench:
     cargo bench -p anabranch-bench
     cargo run --release -p anabranch-bench -- suite --out benches/RESULTS.md
 
+# Other stores beside Anabranch, by turns, into benches/RESULTS.md: about 25 minutes.
+compare:
+    benches/peers.sh
+    cargo run --release -p anabranch-bench -- compare --out benches/RESULTS.md
+
 # The Python example against a demo of its own.
 python:
     scripts/python-example.sh

@@ -24,6 +24,15 @@ pub fn used_by(process: &str) -> anyhow::Result<Duration> {
     of_stat(&stat).with_context(|| format!("no times in {stat:?}"))
 }
 
+/// The same with what its children used that have ended and were waited for.
+///
+/// # Errors
+/// As [`used_by`].
+pub fn used_with_ended(process: &str) -> anyhow::Result<Duration> {
+    let stat = of(process, "stat")?;
+    times(&stat, 4).with_context(|| format!("no times in {stat:?}"))
+}
+
 /// Bytes of a process in memory, from `/proc/…/status`.
 ///
 /// # Errors
@@ -52,12 +61,16 @@ fn of(process: &str, file: &str) -> anyhow::Result<String> {
 }
 
 fn of_stat(stat: &str) -> Option<Duration> {
+    times(stat, 2)
+}
+
+/// The first so many of: user time, system time, and both of children that have ended.
+fn times(stat: &str, count: usize) -> Option<Duration> {
     // The second field is the process's name, in brackets, and may hold anything.
     let (_, after_name) = stat.rsplit_once(')')?;
     let mut fields = after_name.split_ascii_whitespace().skip(11);
-    let user: u32 = fields.next()?.parse().ok()?;
-    let system: u32 = fields.next()?.parse().ok()?;
-    Some(TICK * (user + system))
+    let ticks: Option<u32> = (0..count).map(|_| fields.next()?.parse::<u32>().ok()).sum();
+    Some(TICK * ticks?)
 }
 
 #[cfg(test)]
@@ -66,8 +79,9 @@ mod tests {
 
     #[test]
     fn the_name_of_the_process_may_hold_brackets_and_blanks() {
-        let stat = "7 (a b) c) R 1 7 7 0 -1 4194304 100 0 0 0 250 50 0 0 20 0 1 0 100 0 0";
+        let stat = "7 (a b) c) R 1 7 7 0 -1 4194304 100 0 0 0 250 50 60 40 20 0 1 0 100 0 0";
         assert_eq!(of_stat(stat), Some(Duration::from_secs(3)));
+        assert_eq!(times(stat, 4), Some(Duration::from_secs(4)));
         assert_eq!(of_stat("7 (a) R 1 7"), None);
     }
 

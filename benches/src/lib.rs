@@ -2,10 +2,11 @@
 //!
 //! `benches/` holds criterion benches of the inner loops of core and log; the binary is the load
 //! generator: [`load`] runs one case, [`suite`] a table of them. Figures and the command behind each
-//! of them: RESULTS.md.
+//! of them: RESULTS.md. [`compare`] measures other stores beside it.
 
 pub mod aggregates;
 pub mod baseline;
+pub mod compare;
 pub mod cpu;
 pub mod floors;
 pub mod lag;

@@ -114,6 +114,7 @@ async fn measure(args: &LoadArgs, target: &Target, baseline: Baseline) -> anyhow
         clients: args.clients.into(),
         payload: args.payload,
         within: Duration::from_secs(args.seconds),
+        at_most: u64::MAX,
     };
     let before = target.used()?;
     let written = writers::write(target, load).await?;

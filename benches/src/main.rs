@@ -1,6 +1,6 @@
 //! The load generator: `cargo run --release -p anabranch-bench -- --help`.
 
-use anabranch_bench::{aggregates, floors, load, served, suite};
+use anabranch_bench::{aggregates, compare, floors, load, served, suite};
 use clap::{Parser, Subcommand};
 
 /// Measures appends, replays and lag, beside what the disk itself can do.
@@ -23,6 +23,8 @@ enum What {
     Floors(floors::FloorsArgs),
     /// All cases of RESULTS.md, written as a table.
     Suite(suite::SuiteArgs),
+    /// Other stores beside it, by turns in one run (`benches/peers.sh` fetches them).
+    Compare(compare::CompareArgs),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -44,6 +46,7 @@ fn main() -> anyhow::Result<()> {
             }
             What::Floors(args) => floors::run(&args).await,
             What::Suite(args) => suite::run(&args).await,
+            What::Compare(args) => compare::run(&args).await,
         }
     })
 }

@@ -14,8 +14,8 @@ use tokio::process::Child;
 
 use crate::cpu;
 
-/// First port of the API; those of Raft and gossip come 100 and 200 later.
-const FIRST_PORT: u16 = 17_100;
+/// First port of the API, if no other is asked for; those of Raft and gossip come 100 and 200 later.
+pub const FIRST_PORT: u16 = 17_100;
 /// Ports of one region are this far from the next one's.
 const REGION_PORTS: u16 = 10;
 
@@ -47,19 +47,24 @@ impl Processes {
     ///
     /// # Errors
     /// If a file or process cannot be made.
-    pub fn start(regions: &[RegionName], nodes: u16, folder: &Path) -> anyhow::Result<Self> {
+    pub fn start(
+        regions: &[RegionName],
+        nodes: u16,
+        folder: &Path,
+        first_port: u16,
+    ) -> anyhow::Result<Self> {
         let binary = find_or_build(None)?;
         fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
         let ca = DevCa::load_or_generate(&folder.join("ca"))?;
         let mut all = Self { binary, nodes: Vec::new(), endpoints: Vec::new() };
         for (at, region) in (0..).zip(regions) {
-            let papers = Papers { regions, at, nodes, folder };
+            let papers = Papers { regions, at, nodes, folder, first_port };
             ca.issue(region, &[])?.write(&papers.pem("cert"), &papers.pem("key"))?;
             for node in 1..=nodes {
                 let data = papers.write(node)?;
                 all.nodes.push(Node { child: start(&all.binary, &data)?, data });
             }
-            let nodes = (1..=nodes).map(|node| format!("http://{}", address(at, node, 0)));
+            let nodes = (1..=nodes).map(|node| format!("http://{}", papers.address(at, node, 0)));
             all.endpoints.push(Endpoints { region: region.clone(), nodes: nodes.collect() });
         }
         Ok(all)
@@ -130,14 +135,18 @@ impl Processes {
         Ok(region * each + node)
     }
 
+    /// The nodes' processes, in the order of their numbers.
+    ///
+    /// # Errors
+    /// If one was waited for and is no more.
+    pub fn pids(&self) -> anyhow::Result<Vec<u32>> {
+        self.nodes.iter().map(|node| node.child.id().context("a node has ended")).collect()
+    }
+
     fn ids(&self) -> impl Iterator<Item = anyhow::Result<String>> + '_ {
         let id = |node: &Node| Ok(node.child.id().context("a node has ended")?.to_string());
         self.nodes.iter().map(id)
     }
-}
-
-fn address(region: u16, node: u16, kind: u16) -> String {
-    format!("127.0.0.1:{}", FIRST_PORT + kind * 100 + region * REGION_PORTS + node)
 }
 
 /// Starts the node whose data are, or will be, in this folder.
@@ -154,11 +163,15 @@ struct Papers<'a> {
     at: u16,
     nodes: u16,
     folder: &'a Path,
+    first_port: u16,
 }
 
 impl Papers<'_> {
     fn region(&self) -> &RegionName {
         &self.regions[usize::from(self.at)]
+    }
+    fn address(&self, region: u16, node: u16, kind: u16) -> String {
+        format!("127.0.0.1:{}", self.first_port + kind * 100 + region * REGION_PORTS + node)
     }
     fn pem(&self, what: &str) -> PathBuf {
         self.folder.join(format!("{}-{what}.pem", self.region()))
@@ -181,14 +194,14 @@ impl Papers<'_> {
              [tls]\nca = \"{ca}\"\ncert = \"{cert}\"\nkey = \"{key}\"\n"
         );
         for id in 1..=self.nodes {
-            let [api, raft, gossip] = [0, 1, 2].map(|kind| address(self.at, id, kind));
+            let [api, raft, gossip] = [0, 1, 2].map(|kind| self.address(self.at, id, kind));
             let _ = write!(
                 toml,
                 "\n[[nodes]]\nid = {id}\napi = \"{api}\"\nraft = \"{raft}\"\ngossip = \"{gossip}\"\n"
             );
         }
         for (other, name) in (0..).zip(self.regions).filter(|(other, _)| *other != self.at) {
-            let gossip = (1..=self.nodes).map(|id| format!("\"{}\"", address(other, id, 2)));
+            let gossip = (1..=self.nodes).map(|id| format!("\"{}\"", self.address(other, id, 2)));
             let gossip = gossip.collect::<Vec<_>>().join(", ");
             let _ = write!(toml, "\n[[regions]]\nname = \"{name}\"\ngossip = [{gossip}]\n");
         }

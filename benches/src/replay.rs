@@ -22,8 +22,19 @@ pub struct Replayed {
 /// # Errors
 /// If reading fails, skips or repeats an event, or yields another number than `events`.
 pub async fn replay(target: &Target, order: Order, events: u64) -> anyhow::Result<Replayed> {
-    let client = target.client(0)?;
     let (started, before) = (Instant::now(), target.used()?);
+    let read = read(target, order).await?;
+    let (took, spent) = (started.elapsed(), target.used()? - before);
+    ensure!(read == events, "read {read} events of {events} in {order:?} order");
+    Ok(Replayed { rate: read as f64 / took.as_secs_f64(), cpu_us: spent.each(read) })
+}
+
+/// The same without looking at the clock; returns how many events there are.
+///
+/// # Errors
+/// If reading fails, or skips or repeats an event.
+pub async fn read(target: &Target, order: Order) -> anyhow::Result<u64> {
+    let client = target.client(0)?;
     let mut all = client.read_all().order(order).timeout(Duration::from_secs(30)).events();
     let mut read = 0u64;
     while let Some(event) = all.next().await {
@@ -33,7 +44,5 @@ pub async fn replay(target: &Target, order: Order, events: u64) -> anyhow::Resul
         ensure!(place == Some(read), "event {} came as {place:?}, not as number {read}", event.dot);
         read += 1;
     }
-    let (took, spent) = (started.elapsed(), target.used()? - before);
-    ensure!(read == events, "read {read} events of {events} in {order:?} order");
-    Ok(Replayed { rate: read as f64 / took.as_secs_f64(), cpu_us: spent.each(read) })
+    Ok(read)
 }

@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail, ensure};
 use tokio::time::Instant;
 
 use crate::cpu;
-use crate::processes::{Place, Processes};
+use crate::processes::{self, Place, Processes};
 
 /// Ports from here on, so that a demo may run beside.
 const FIRST_PORT: u16 = 18_100;
@@ -85,7 +85,20 @@ impl Target {
     /// # Errors
     /// If they do not start.
     pub fn start(regions: usize, nodes: u16, folder: &Path) -> anyhow::Result<Self> {
-        let processes = Processes::start(&names(regions)?, nodes, folder)?;
+        Self::start_at(regions, nodes, folder, processes::FIRST_PORT)
+    }
+
+    /// The same, with ports from `first_port` on.
+    ///
+    /// # Errors
+    /// If they do not start.
+    pub fn start_at(
+        regions: usize,
+        nodes: u16,
+        folder: &Path,
+        first_port: u16,
+    ) -> anyhow::Result<Self> {
+        let processes = Processes::start(&names(regions)?, nodes, folder, first_port)?;
         let endpoints = processes.endpoints().to_vec();
         Ok(Self { nodes: Nodes::Apart(processes), endpoints })
     }
@@ -95,8 +108,21 @@ impl Target {
     /// # Errors
     /// If they do not start.
     pub async fn here(regions: usize, nodes: u16, folder: PathBuf) -> anyhow::Result<Self> {
+        Self::here_at(regions, nodes, folder, FIRST_PORT).await
+    }
+
+    /// The same, with ports from `port` on.
+    ///
+    /// # Errors
+    /// If they do not start.
+    pub async fn here_at(
+        regions: usize,
+        nodes: u16,
+        folder: PathBuf,
+        port: u16,
+    ) -> anyhow::Result<Self> {
         let map = Map::of_regions(names(regions)?, None)?;
-        let cluster = Cluster::start(&Plan { map, nodes, folder, port: FIRST_PORT }).await?;
+        let cluster = Cluster::start(&Plan { map, nodes, folder, port }).await?;
         let endpoints = cluster.endpoints();
         Ok(Self { nodes: Nodes::Here(cluster), endpoints })
     }
@@ -154,6 +180,17 @@ impl Target {
         match &mut self.nodes {
             Nodes::Apart(processes) => Ok(processes),
             Nodes::Here(_) | Nodes::Given => bail!("the nodes are no processes of this one"),
+        }
+    }
+
+    /// The processes of the nodes; none if they have none of their own.
+    ///
+    /// # Errors
+    /// If a node has ended.
+    pub fn pids(&self) -> anyhow::Result<Vec<u32>> {
+        match &self.nodes {
+            Nodes::Apart(processes) => processes.pids(),
+            Nodes::Here(_) | Nodes::Given => Ok(Vec::new()),
         }
     }
 

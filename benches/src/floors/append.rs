@@ -45,7 +45,7 @@ pub(super) async fn measure(shape: Shape, args: &FloorsArgs) -> anyhow::Result<V
     let there = target.ready().await?;
     let Shape { batch, clients, .. } = shape;
     let within = Duration::from_secs(args.seconds);
-    let load = Load { batch, clients, payload: PAYLOAD, within };
+    let load = Load { batch, clients, payload: PAYLOAD, within, at_most: u64::MAX };
     let first = target.client_of(Place { region: 0, node: 0 })?;
     let (before, synced) = (target.used()?, first.status().await?.log_syncs);
     let written = writers::write(&target, load).await?;

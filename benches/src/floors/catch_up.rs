@@ -14,6 +14,8 @@ use crate::target::{Target, scratch};
 use crate::writers::{self, Load};
 
 pub(super) const ROW: &str = "catch-up";
+/// Events in one append.
+const BATCH: usize = 1_000;
 const EVENTS: u64 = 200_000;
 const POLL_EVERY: Duration = Duration::from_millis(5);
 
@@ -25,8 +27,9 @@ pub(super) async fn measure(args: &FloorsArgs) -> anyhow::Result<Vec<Figure>> {
     let there = target.ready().await?;
     let away = Place { region: 2, node: 0 };
     target.processes()?.kill(away).await?;
-    let load = Load { batch: 1_000, clients: 8, payload: PAYLOAD, within: Duration::MAX };
-    let expected = there + writers::write_events(&target, 0..1, load, EVENTS).await?.events;
+    let (within, at_most) = (Duration::MAX, EVENTS / BATCH as u64);
+    let load = Load { batch: BATCH, clients: 8, payload: PAYLOAD, within, at_most };
+    let expected = there + writers::write_in(&target, 0..1, load).await?.events;
     for region in 0..2 {
         let other = target.client_of(Place { region, node: 0 })?;
         reaches(&other, expected).await?;

@@ -13,14 +13,17 @@ use crate::target::{Target, scratch};
 use crate::writers::{self, Load};
 
 pub(super) const ROWS: [&str; 3] = ["replay", "replay-global", "disk"];
+/// Events in one append.
+const BATCH: usize = 1_000;
 const EVENTS: u64 = 1_000_000;
 
 pub(super) async fn measure(args: &FloorsArgs) -> anyhow::Result<Vec<Figure>> {
     let folder = scratch(args.data.as_deref())?;
     let mut target = Target::start(1, 1, &folder.path().join("nodes"))?;
     let there = target.ready().await?;
-    let load = Load { batch: 1_000, clients: 8, payload: PAYLOAD, within: Duration::MAX };
-    let written = writers::write_events(&target, 0..1, load, EVENTS).await?;
+    let (within, at_most) = (Duration::MAX, EVENTS / BATCH as u64);
+    let load = Load { batch: BATCH, clients: 8, payload: PAYLOAD, within, at_most };
+    let written = writers::write_in(&target, 0..1, load).await?;
     let held = target.settled(there + written.events, SETTLES_WITHIN).await?;
     let data = target.processes()?.data(Place { region: 0, node: 0 })?.to_owned();
     let taken = disk::allocated(&data)?;

@@ -18,7 +18,7 @@ pub(super) async fn measure(args: &FloorsArgs) -> anyhow::Result<Vec<Figure>> {
     target.ready().await?;
     let mut disk = baseline::sync_latency(folder.path(), DISK)?;
     let within = Duration::from_secs(args.seconds);
-    let load = Load { batch: 1, clients: 1, payload: PAYLOAD, within };
+    let load = Load { batch: 1, clients: 1, payload: PAYLOAD, within, at_most: u64::MAX };
     let appended = writers::write(&target, load).await?.latency;
     disk.add(baseline::sync_latency(folder.path(), DISK)?)?;
     let [append, sync] = [appended, disk].map(|us| us.value_at_quantile(0.5) as f64 / 1e3);
