@@ -129,10 +129,11 @@ impl<'a> Case<'a> {
         self.seen.get(dot).copied()
     }
     /// Whether a region whose disks were set back gave the number out once more, while nobody could tell
-    /// it: what stands there now is not `what_it_was`.
+    /// it: what stands there now is not `what_it_was`. If nobody shows what stands there, because the region
+    /// went down for good before anybody read it, that may be so.
     pub fn is_given_again(&self, dot: &Dot, what_it_was: impl FnOnce(&Seen) -> bool) -> bool {
         self.evidence.expectations.forgetful().contains(dot.origin.region.as_str())
-            && self.seen(dot).is_some_and(|seen| !what_it_was(seen))
+            && self.seen(dot).is_none_or(|seen| !what_it_was(seen))
     }
     /// The operation behind an event that somebody shows.
     pub fn op_of(&self, dot: &Dot) -> Option<usize> {

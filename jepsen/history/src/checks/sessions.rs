@@ -129,8 +129,16 @@ mod tests {
             }
         }
         assert!(judge(check, &evidence).holds(), "{:?}", judge(check, &evidence).words);
-        evidence.expectations.lost.clear();
+        let lost = std::mem::take(&mut evidence.expectations.lost);
         assert_eq!(judge(check, &evidence).broken, 1, "no other region gives numbers out twice");
+        // Set back, it gave the number out again, and went down before anybody read it.
+        for read in evidence.regions.values_mut() {
+            read.regional.retain(|seen| seen.dot != gone);
+            read.global.retain(|seen| seen.dot != gone);
+        }
+        assert_eq!(judge(check, &evidence).broken, 1);
+        evidence.expectations.lost = lost;
+        assert!(judge(check, &evidence).holds(), "{:?}", judge(check, &evidence).words);
     }
 
     #[test]
