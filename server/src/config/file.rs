@@ -202,9 +202,9 @@ impl Config {
             client_certificates: false,
         },
         raft: Raft {
-            heartbeat: Span::millis(150),
-            election_min: Span::millis(600),
-            election_max: Span::millis(1_200),
+            heartbeat: Span::millis(100),
+            election_min: Span::millis(300),
+            election_max: Span::millis(600),
         },
         clock: Clock { max_drift: Span::millis(500) },
         log: Log {
