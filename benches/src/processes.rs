@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anabranch_core::RegionName;
 use anabranch_gossip::DevCa;
@@ -155,6 +155,22 @@ fn start(binary: &Path, data: &Path) -> anyhow::Result<Child> {
     let mut command = command(binary, &log)?;
     command.args(["serve", "--log-level", "warn", "--config"]).arg(config);
     command.spawn().with_context(|| format!("start {}", binary.display()))
+}
+
+/// Whoever starts nodes next finds their ports free: they are waited for.
+impl Drop for Processes {
+    fn drop(&mut self) {
+        const WITHIN: Duration = Duration::from_secs(5);
+        let give_up = Instant::now() + WITHIN;
+        for node in &mut self.nodes {
+            let _ = node.child.start_kill();
+        }
+        for node in &mut self.nodes {
+            while matches!(node.child.try_wait(), Ok(None)) && Instant::now() < give_up {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+    }
 }
 
 /// What the nodes of a region are configured by.
