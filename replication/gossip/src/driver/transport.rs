@@ -9,7 +9,9 @@ use quinn::crypto::{CryptoError, HmacKey};
 use quinn::{
     ClientConfig, EndpointConfig, IdleTimeout, ServerConfig, TimeSource, TransportConfig, VarInt,
 };
-use quinn_proto::HashedConnectionIdGenerator;
+use quinn_proto::{ConnectionId, ConnectionIdGenerator, InvalidCid};
+use rand::rngs::SmallRng;
+use rand::{RngCore, SeedableRng};
 
 use super::StartError;
 use crate::config::{GossipConfig, Tuning};
@@ -47,6 +49,47 @@ impl HmacKey for Blake3Key {
     }
 }
 
+/// Names of connections that only this node makes: a nonce, and a hash of it under the node's key. Unlike
+/// quinn's own they are drawn from the node's seed, so that a run can be repeated to the last byte of them.
+struct ConnectionIds {
+    key: [u8; 32],
+    nonces: SmallRng,
+}
+
+const NONCE_BYTES: usize = 3;
+const ID_BYTES: usize = 8;
+
+impl ConnectionIds {
+    fn of_nonce(&self, nonce: [u8; NONCE_BYTES]) -> [u8; ID_BYTES] {
+        let mut id = [0; ID_BYTES];
+        let hash = blake3::keyed_hash(&self.key, &nonce);
+        id[..NONCE_BYTES].copy_from_slice(&nonce);
+        id[NONCE_BYTES..].copy_from_slice(&hash.as_bytes()[..ID_BYTES - NONCE_BYTES]);
+        id
+    }
+}
+
+impl ConnectionIdGenerator for ConnectionIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut nonce = [0; NONCE_BYTES];
+        self.nonces.fill_bytes(&mut nonce);
+        ConnectionId::new(&self.of_nonce(nonce))
+    }
+    fn validate(&self, id: &ConnectionId) -> Result<(), InvalidCid> {
+        let nonce = id.get(..NONCE_BYTES).and_then(|nonce| nonce.try_into().ok());
+        match nonce.is_some_and(|nonce| self.of_nonce(nonce) == id[..]) {
+            true => Ok(()),
+            false => Err(InvalidCid),
+        }
+    }
+    fn cid_len(&self) -> usize {
+        ID_BYTES
+    }
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
 struct Clock(WallClock);
 
 impl TimeSource for Clock {
@@ -62,9 +105,10 @@ impl TimeSource for Clock {
 /// reconnects at once instead of after its idle timeout.
 pub(super) fn endpoint_config(config: &GossipConfig) -> EndpointConfig {
     let mut endpoint = EndpointConfig::new(Arc::new(Blake3Key(config.reset_key)));
-    let derived = blake3::derive_key("anabranch gossip connection ids", &config.reset_key);
-    let key = u64::from_le_bytes(derived[..8].try_into().expect("a key has 32 bytes"));
-    endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(key)));
+    let key = blake3::derive_key("anabranch gossip connection ids", &config.reset_key);
+    let seed = config.seed;
+    endpoint
+        .cid_generator(move || Box::new(ConnectionIds { key, nonces: SmallRng::from_seed(seed) }));
     endpoint.rng_seed(Some(config.seed));
     endpoint
 }
@@ -119,6 +163,20 @@ fn transport(window_bytes: u32) -> TransportConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connection_ids_follow_from_the_seed_and_are_known_after_a_restart() {
+        let life =
+            |key, seed| ConnectionIds { key: [key; 32], nonces: SmallRng::seed_from_u64(seed) };
+        let ids = |mut life: ConnectionIds| [life.generate_cid(), life.generate_cid()];
+        let [first, second] = ids(life(1, 7));
+        assert_ne!(first, second);
+        assert_eq!(ids(life(1, 7)), [first, second]);
+        assert_ne!(ids(life(1, 8))[0], first);
+        assert!(life(1, 8).validate(&first).is_ok(), "its next life knows it");
+        assert!(life(2, 7).validate(&first).is_err(), "no other node does");
+        assert!(life(1, 7).validate(&ConnectionId::new(&first[..7])).is_err());
+    }
 
     #[test]
     fn reset_keys_verify_what_they_signed_and_nothing_else() {
