@@ -9,6 +9,7 @@ pub mod baseline;
 pub mod compare;
 pub mod cpu;
 pub mod floors;
+pub mod instructions;
 pub mod lag;
 pub mod load;
 pub mod processes;

@@ -1,6 +1,6 @@
 //! The load generator: `cargo run --release -p anabranch-bench -- --help`.
 
-use anabranch_bench::{aggregates, compare, floors, load, served, suite};
+use anabranch_bench::{aggregates, compare, floors, instructions, load, served, suite};
 use clap::{Parser, Subcommand};
 
 /// Measures appends, replays and lag, beside what the disk itself can do.
@@ -21,6 +21,8 @@ enum What {
     Served(served::ServedArgs),
     /// What must hold, one figure after the other, beside its bounds.
     Floors(floors::FloorsArgs),
+    /// Instructions that a node takes for an event (needs valgrind).
+    Instructions(instructions::InstructionsArgs),
     /// All cases of RESULTS.md, written as a table.
     Suite(suite::SuiteArgs),
     /// Other stores beside it, by turns in one run (`benches/peers.sh` fetches them).
@@ -42,6 +44,10 @@ fn main() -> anyhow::Result<()> {
             }
             What::Served(args) => {
                 print!("{}", served::run(&args).await?);
+                Ok(())
+            }
+            What::Instructions(args) => {
+                print!("{}", instructions::run(&args).await?);
                 Ok(())
             }
             What::Floors(args) => floors::run(&args).await,

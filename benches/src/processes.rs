@@ -70,6 +70,10 @@ impl Processes {
         Ok(all)
     }
 
+    /// What the nodes run.
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
     /// Where each region is reached.
     pub fn endpoints(&self) -> &[Endpoints] {
         &self.endpoints
