@@ -20,7 +20,7 @@ pub struct BrokenLaw {
 }
 
 /// What a run came to.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Outcome {
     /// The seed.
     pub seed: u64,
