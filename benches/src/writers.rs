@@ -79,7 +79,7 @@ pub async fn write(target: &Target, load: Load) -> anyhow::Result<Written> {
 /// Writes to some regions, by their places.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub async fn write_in(
     target: &Target,
     regions: Range<usize>,
