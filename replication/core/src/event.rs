@@ -9,7 +9,7 @@ use std::fmt;
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::codec::{DecodeError, Put, Reader, SliceReader, Text, varint_len};
+use crate::codec::{DecodeError, Put, SliceReader, Text, varint_len};
 use crate::id::{Dot, ProducerId, Seq};
 
 /// Id that a client may give an event; the second key of exactly-once, beside the producer's.
@@ -234,12 +234,7 @@ impl<'a> EventRef<'a> {
 
     /// The text pairs beside the payload, in the order of their keys.
     pub fn metadata(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
-        let mut reader = SliceReader::new(self.metadata);
-        let count = reader.count("metadata", 2).expect(READ_BEFORE);
-        (0..count).map(move |_| {
-            let mut text = |what| reader.text(what).expect(READ_BEFORE);
-            (text("metadata key"), text("metadata value"))
-        })
+        pairs(self.metadata)
     }
 
     /// The event, sharing the allocation of the bytes it lies in.
@@ -331,15 +326,22 @@ impl EventView {
 
     /// The text pairs beside the payload, in the order of their keys.
     pub fn metadata(&self) -> Vec<(Text, Text)> {
-        let mut reader = Reader::new(self.metadata.clone());
-        let read = |reader: &mut Reader| {
-            let count = reader.count("metadata", 2)?;
-            (0..count)
-                .map(|_| Ok((reader.text("metadata key")?, reader.text("metadata value")?)))
-                .collect::<Result<Vec<_>, DecodeError>>()
-        };
-        read(&mut reader).expect(READ_BEFORE)
+        let shared = |text| Text::part_of(&self.metadata, text);
+        pairs(&self.metadata).map(|(key, value)| (shared(key), shared(value))).collect()
     }
+}
+
+/// The text pairs of encoded metadata.
+///
+/// # Panics
+/// If the bytes were not read before: decoding an event goes through them.
+fn pairs<'a>(metadata: &'a [u8]) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+    let mut reader = SliceReader::new(metadata);
+    let count = reader.count("metadata", 2).expect(READ_BEFORE);
+    (0..count).map(move |_| {
+        let mut text = |what| reader.text(what).expect(READ_BEFORE);
+        (text("metadata key"), text("metadata value"))
+    })
 }
 
 /// The category of a stream: the part of its name before the first `-`, or all of it.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anabranch_core::order::{Finality, Next};
 use anabranch_core::{Context, Seq};
+use anabranch_log::index::Direction;
 use anabranch_log::store::{GroupSlice, StoreError};
 
 use super::global::{Begin, Order};
@@ -85,7 +86,9 @@ impl<V: View> Walk<V> for RunScan {
         let end = self.end.map_or(held, |end| end.min(held));
         let until = end.min(self.next.saturating_add(STEP_EVENTS));
         while self.next < until {
-            let slices = view.store().read_groups(self.next, batch.bytes_max())?;
+            let (from, bytes) = (self.next, batch.bytes_max());
+            let slices =
+                view.store().read_positions(from, Direction::Forward, usize::MAX, bytes)?;
             if slices.is_empty() {
                 return Ok(Step::More);
             }

@@ -269,29 +269,6 @@ impl Store {
         Ok(slices)
     }
 
-    /// Groups in regional order, from the event at position `from` on.
-    ///
-    /// Shape: oldest first, dense, each to its end; together at most `max_bytes`, but at least one if there
-    /// is any. Fewer does not mean the end: read on until it is empty.
-    /// # Errors
-    /// [`StoreError`] if log or index cannot be read.
-    pub fn read_groups(&self, from: u64, max_bytes: usize) -> Result<Vec<GroupSlice>, StoreError> {
-        let places = self.look_up(|index| index.entries(from, Direction::Forward, PAGE))?;
-        let entries: Vec<u64> = places.iter().map(|place| place.entry).collect();
-        let commands = self.fetch(&entries)?;
-        let (mut slices, mut bytes) = (Vec::new(), 0);
-        for (entry, command) in entries.into_iter().zip(&commands) {
-            for group in slice::groups_of(command, entry) {
-                bytes += group.group().encoded().len();
-                if !slices.is_empty() && bytes > max_bytes {
-                    return Ok(slices);
-                }
-                slices.extend(slice::cut(group, from, Direction::Forward, usize::MAX));
-            }
-        }
-        Ok(slices)
-    }
-
     /// Events of a stream from a revision on, `from_revision` included, to newer or to older ones.
     ///
     /// Shape: in the direction asked for; at most `max_events`, and `max_bytes` of encoded events, but
