@@ -208,9 +208,9 @@ impl<'a> Known<'a> {
                 for (first, firsts) in of_each.iter().enumerate().filter(|(o, _)| *o != second) {
                     let spans = told.remove(&(*stream, second, at, first)).unwrap_or_default();
                     let from = firsts.partition_point(|other| other.seq <= event.held[first]);
-                    let came = |other: &Event| place(first, other.seq) < here;
                     let to = firsts.partition_point(|other| {
-                        here.is_some() && place(first, other.seq).is_some() && came(other)
+                        let both = here.zip(place(first, other.seq));
+                        both.is_some_and(|(here, there)| there < here)
                     });
                     let wanted = from..to.max(from);
                     *facts += wanted.len() as u64;
