@@ -8,7 +8,7 @@ use std::time::Duration;
 use anabranch_core::event::ProducerTag;
 use anabranch_core::planted::{self, Bug};
 use anabranch_core::{Dot, Seq, Stamp};
-use anabranch_proto::convert::{ConvertError, Expectation, Expected, required};
+use anabranch_proto::convert::{ConvertError, Expectation, Expected, LEADER, required};
 use anabranch_proto::v1;
 use anabranch_proto::v1::events_client::EventsClient;
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::{Code, Request, Status};
 
-use crate::client::{Client, LEADER_HEADER, MESSAGE_BYTES_MAX};
+use crate::client::{Client, MESSAGE_BYTES_MAX};
 use crate::error::AppendError;
 use crate::event::{IntoEvents, NewEvent};
 use crate::failure::Failure;
@@ -413,7 +413,7 @@ impl Sending {
     }
 
     fn learn(&self, metadata: &tonic::metadata::MetadataMap) {
-        if let Some(Ok(address)) = metadata.get(LEADER_HEADER).map(|value| value.to_str()) {
+        if let Some(Ok(address)) = metadata.get(LEADER).map(|value| value.to_str()) {
             self.region().learn_leader(address, self.client.dialer());
         }
     }

@@ -21,8 +21,6 @@ use crate::subscribe::Subscribe;
 
 /// Largest message accepted and sent.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Response metadata in which a node names its region's leader.
-pub(crate) const LEADER_HEADER: &str = "anabranch-leader";
 
 /// How long things may take; see the builder.
 #[derive(Debug, Clone)]

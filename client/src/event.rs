@@ -154,12 +154,13 @@ pub(crate) fn of_run(
     order: ReadOrder,
     into: &mut impl Extend<Event>,
 ) -> Result<(), ReadError> {
-    let wrong = |problem: Problem| ReadError::from(problem.of("runs.revisions"));
     let group = Group::decode_trusted(run.group)?;
     let events = group.header().events as usize;
     let (skipped, actual) = (run.skipped as usize, run.revisions.len());
-    if skipped.checked_add(actual).is_none_or(|end| end > events) {
-        return Err(wrong(Problem::Length { expected: events.saturating_sub(skipped), actual }));
+    let max = events.saturating_sub(skipped);
+    if skipped > events || actual > max {
+        let problem = Problem::Range { min: 0, max: max as u64, actual: actual as u64 };
+        return Err(problem.of("runs.revisions").into());
     }
     let requests = group.try_look()?;
     let events = requests.iter().flat_map(|request| &request.events).skip(skipped);
@@ -202,5 +203,64 @@ impl TryFrom<v1::RecordedEvent> for Event {
             concurrency: wire.concurrency.map(Concurrency::try_from).transpose()?.map(Box::new),
             place: wire.global_position.map_or(Place::Regional(wire.position), Place::Global),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anabranch_core::event::Event as Asked;
+    use anabranch_core::group::GroupHeader;
+    use anabranch_core::{Context, Incarnation, Origin, RegionName, Request, Seq, ShardId};
+    use anabranch_proto::v1::read_response::Run;
+
+    use super::*;
+
+    fn group() -> Group {
+        let region = RegionName::new("eu").unwrap();
+        let origin = Origin { region, incarnation: Incarnation(1), shard: ShardId(0) };
+        let event = |kind: &str| Asked {
+            stream: "cart-1".into(),
+            id: None,
+            kind: kind.into(),
+            metadata: BTreeMap::from([("trace".into(), "t-1".into())]),
+            payload: Bytes::from_static(b"{}"),
+        };
+        let events = vec![event("A"), event("B"), event("C")];
+        let (first, stamp) = (Seq(10), Stamp(7));
+        let (context, prev) = (Context::new(), Default::default());
+        let header = GroupHeader { origin, first, events: 3, stamp, context, prev };
+        Group::build(header, &[Request { producer: None, events }])
+    }
+
+    fn read(group: Bytes, skipped: u32, revisions: Vec<u64>) -> Result<Vec<Event>, ReadError> {
+        let mut events = Vec::new();
+        let run = Run { group, skipped, position: 40, revisions };
+        of_run(run, ReadOrder::Global, &mut events)?;
+        Ok(events)
+    }
+
+    #[test]
+    fn a_run_is_read_as_its_events() {
+        let events = read(group().encoded().clone(), 1, vec![5, 6]).unwrap();
+        let told = |event: &Event| {
+            (event.kind.clone(), event.dot.seq.0, event.revision, event.global_position())
+        };
+        let told: Vec<_> = events.iter().map(told).collect();
+        let wanted = [("B".into(), 11, 5, Some(40)), ("C".into(), 12, 6, Some(41))];
+        assert_eq!(told, wanted);
+        assert_eq!(events[0].metadata["trace"], "t-1");
+        assert_eq!(events[0].id(), EventId::of_dot(&events[0].dot));
+    }
+
+    #[test]
+    fn a_run_that_is_damaged_is_refused() {
+        let whole = group().encoded().clone();
+        let error = anyhow::Error::from(read(whole.clone(), 2, vec![5, 6]).unwrap_err());
+        let error = format!("{error:#}");
+        assert!(error.contains("runs.revisions: is 2, allowed are 0 to 1"), "{error}");
+        assert!(read(whole.clone(), u32::MAX, vec![5]).is_err());
+        for len in 0..whole.len() {
+            assert!(read(whole.slice(..len), 0, vec![1, 2, 3]).is_err(), "cut at {len}");
+        }
     }
 }

@@ -5,17 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_proto::v1;
-use anabranch_proto::v1::append_many_response::{Failed, Outcome};
+use anabranch_proto::v1::append_many_response::Outcome;
 use anabranch_proto::v1::events_client::EventsClient;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::metadata::{AsciiMetadataValue, MetadataMap};
+use tonic::Status;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
 
-use crate::client::{LEADER_HEADER, MESSAGE_BYTES_MAX};
+use crate::client::MESSAGE_BYTES_MAX;
 
 /// Appends that wait for the connection to take them.
 const QUEUE: usize = 64;
@@ -154,16 +153,7 @@ async fn call(
 fn answer(outcome: Option<Outcome>) -> Answer {
     match outcome {
         Some(Outcome::Appended(appended)) => Ok(appended),
-        Some(Outcome::Failed(Failed { code, message, details, leader })) => {
-            let mut metadata = MetadataMap::new();
-            if let Ok(leader) = AsciiMetadataValue::try_from(leader)
-                && !leader.is_empty()
-            {
-                metadata.insert(LEADER_HEADER, leader);
-            }
-            let code = Code::from_i32(code);
-            Err(Status::with_details_and_metadata(code, message, details, metadata))
-        }
+        Some(Outcome::Failed(failed)) => Err(failed.into()),
         // It was decided, in a way that this release does not know.
         None => Err(Status::unknown("the answer to an append is empty")),
     }
@@ -171,7 +161,10 @@ fn answer(outcome: Option<Outcome>) -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use anabranch_proto::convert::LEADER;
+    use anabranch_proto::v1::append_many_response::Failed;
     use bytes::Bytes;
+    use tonic::Code;
 
     use super::*;
 
@@ -199,6 +192,6 @@ mod tests {
         let status = answer(Some(Outcome::Failed(failed))).unwrap_err();
         assert_eq!((status.code(), status.message()), (Code::FailedPrecondition, "no"));
         assert_eq!(status.details(), b"why");
-        assert_eq!(status.metadata().get(LEADER_HEADER).unwrap(), "node-2:4000");
+        assert_eq!(status.metadata().get(LEADER).unwrap(), "node-2:4000");
     }
 }

@@ -14,9 +14,11 @@ use bytes::Bytes;
 use crate::v1;
 pub use anabranch_core::sequencer::{Expectation, Expected};
 
+mod outcome;
 mod refusal;
 mod transport;
 
+pub use outcome::LEADER;
 pub use refusal::{REFUSAL_TYPE_URL, invalid, invalid_as, refusal_of, refused};
 pub use transport::{cause, never_sent, sources};
 

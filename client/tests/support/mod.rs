@@ -14,7 +14,7 @@ use anabranch_core::{
 };
 use anabranch_proto::v1;
 use anabranch_proto::v1::aggregates_server::AggregatesServer;
-use anabranch_proto::v1::append_many_response::{Failed, Outcome};
+use anabranch_proto::v1::append_many_response::Outcome;
 use anabranch_proto::v1::events_server::{Events, EventsServer};
 use anabranch_proto::v1::read_response::{Batch, CaughtUp, Frame};
 use futures_util::stream::iter;
@@ -163,12 +163,7 @@ impl Events for Node {
                 let outcome = match node.append(Request::new(append.unwrap())).await {
                     Ok(response) => Outcome::Appended(response.into_inner()),
                     Err(status) if status.message() == END_CALL => return Err(status),
-                    Err(status) => Outcome::Failed(Failed {
-                        code: status.code().into(),
-                        message: status.message().to_owned(),
-                        details: status.details().to_vec().into(),
-                        leader: String::new(),
-                    }),
+                    Err(status) => Outcome::Failed((&status).into()),
                 };
                 Ok(v1::AppendManyResponse { number, outcome: Some(outcome) })
             }

@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use anabranch_core::class::is_of_classes;
 use anabranch_core::{Dot, Limits};
-use anabranch_proto::convert::invalid;
+use anabranch_proto::convert::{LEADER, invalid};
 use anabranch_proto::v1;
 use anabranch_proto::v1::events_client::EventsClient;
 use tokio::time::{Instant, timeout_at};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
+use super::Api;
 use super::carry::{Away, HOPS_MAX};
 use super::forward::{answer, hops, name_leader, no_answer, passed_on, set_hops, was_forwarded};
 use super::refusal::{not_leader, of_append, unknown};
 use super::rights::{Asked, Short, may_ask};
 use super::validate::{check, submission};
-use super::{Api, forward};
 use crate::shard::{AppendError, Appended, Shard};
 
 /// Key of the trace context, in request metadata and in metadata of events.
@@ -301,7 +301,7 @@ fn named<T>(
 ) -> Result<Response<T>, Status> {
     let Some(leader) = leader else { return result };
     let name = |metadata: &mut MetadataMap| {
-        if !metadata.contains_key(forward::LEADER) {
+        if !metadata.contains_key(LEADER) {
             name_leader(metadata, leader);
         }
     };

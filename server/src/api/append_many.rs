@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anabranch_proto::convert::required;
 use anabranch_proto::v1;
-use anabranch_proto::v1::append_many_response::{Failed, Outcome};
+use anabranch_proto::v1::append_many_response::Outcome;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, FuturesUnordered, unfold};
 use futures_util::{FutureExt, StreamExt};
@@ -13,11 +13,8 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::metadata::MetadataMap;
 use tonic::{Status, Streaming};
 
+use super::Api;
 use super::malformed::in_words_of_ours;
-use super::{Api, forward};
-
-/// Appends of one call that are worked on at the same time; the next ones wait on the wire.
-const AT_ONCE: usize = 1024;
 
 /// Answers on their way to a caller.
 pub(super) type Answers = BoxStream<'static, Result<v1::AppendManyResponse, Status>>;
@@ -52,19 +49,9 @@ impl Api {
         };
         let outcome = match result {
             Ok(response) => Outcome::Appended(response.into_inner()),
-            Err(status) => Outcome::Failed(failed(&status)),
+            Err(status) => Outcome::Failed((&status).into()),
         };
         v1::AppendManyResponse { number, outcome: Some(outcome) }
-    }
-}
-
-fn failed(status: &Status) -> Failed {
-    let leader = status.metadata().get(forward::LEADER).and_then(|leader| leader.to_str().ok());
-    Failed {
-        code: status.code().into(),
-        message: status.message().to_owned(),
-        details: status.details().to_vec().into(),
-        leader: leader.unwrap_or_default().to_owned(),
     }
 }
 
@@ -73,7 +60,9 @@ impl Many {
     async fn next(&mut self) -> Option<Result<v1::AppendManyResponse, Status>> {
         loop {
             let open = self.asked.is_some();
-            let takes = open && self.working.len() < AT_ONCE;
+            // As many as calls of their own there could be; the next ones wait on the wire.
+            let at_once = self.api.inner.settings.streams_per_connection as usize;
+            let takes = open && self.working.len() < at_once;
             tokio::select! {
                 biased;
                 () = &mut self.stopping, if open => self.asked = None,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anabranch_proto::convert::{cause, never_sent, sources};
+use anabranch_proto::convert::{LEADER, cause, never_sent, sources};
 use parking_lot::Mutex;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::transport::{Channel, Endpoint};
@@ -21,8 +21,6 @@ use crate::env::{Net, dial};
 pub(super) const HOPS: &str = "anabranch-hops";
 /// Request metadata of a request that was passed on.
 pub(super) const FORWARDED: &str = "anabranch-forwarded";
-/// Response metadata that names the leader.
-pub(super) const LEADER: &str = "anabranch-leader";
 
 /// Addresses kept: those of one region's nodes, and of some that left.
 const CHANNELS_MAX: usize = 32;

@@ -217,12 +217,12 @@ async fn answer(
 fn response(frame: Frame) -> v1::ReadResponse {
     let content = match frame.content {
         Content::Batch(events) => {
-            let (events, runs) = (events.iter().map(recorded).collect(), Vec::new());
-            WireFrame::Batch(Batch { events, runs })
+            let events = events.iter().map(recorded).collect();
+            WireFrame::Batch(Batch { events, ..Batch::default() })
         }
         Content::Runs(runs) => {
-            let (events, runs) = (Vec::new(), runs.iter().map(run).collect());
-            WireFrame::Batch(Batch { events, runs })
+            let runs = runs.iter().map(run).collect();
+            WireFrame::Batch(Batch { runs, ..Batch::default() })
         }
         Content::CaughtUp => WireFrame::CaughtUp(CaughtUp {}),
         Content::FellBehind => WireFrame::FellBehind(FellBehind {}),

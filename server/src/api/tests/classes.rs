@@ -78,15 +78,30 @@ impl World {
 
     /// Asks every node until one page after another names nobody that is awaited.
     async fn all_confirm(&self, request: &v1::GetClassRequest) {
+        self.all_answer(request, |got| {
+            got.class.as_ref().expect("it is homed").waits_for.is_empty()
+        })
+        .await;
+    }
+
+    /// Asks every node until none is behind: to each of them the home has ended.
+    async fn all_see_the_end(&self, request: &v1::GetClassRequest) {
+        self.all_answer(request, |got| got.class.is_none()).await;
+    }
+
+    async fn all_answer(
+        &self,
+        request: &v1::GetClassRequest,
+        as_wanted: impl Fn(&v1::GetClassResponse) -> bool,
+    ) {
         let until = Instant::now() + SOON;
         for api in self.regions.iter().flat_map(|region| &region.apis) {
             loop {
                 let got = self.class(api, request.clone()).await;
-                let waits_for = got.class.map(|class| class.waits_for).unwrap_or_default();
-                if waits_for.is_empty() && got.behind.is_empty() {
+                if as_wanted(&got) && got.behind.is_empty() {
                     break;
                 }
-                assert!(Instant::now() < until, "{waits_for:?}, {:?}", got.behind);
+                assert!(Instant::now() < until, "{got:?}");
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         }
@@ -162,7 +177,7 @@ async fn a_home_ends_wherever_it_is_asked_for_and_then_every_region_writes_by_it
     let ended = world.end_home(EU, "bed", 4).await.unwrap();
     assert_eq!((ended.home, ended.repeated), (None, false));
     assert_eq!(ended.dot.unwrap().origin.unwrap().region, "us", "the home does it");
-    world.all_confirm(&about("bed", &ended.session_token)).await;
+    world.all_see_the_end(&about("bed", &ended.session_token)).await;
     for nth in [ASIA, EU, US] {
         let got = world.class(world.class_api(nth), about("bed", &ended.session_token)).await;
         assert_eq!((got.class, got.streams), (None, vec![]), "{}", NAMES[nth]);
