@@ -273,8 +273,7 @@ impl Reign {
         let inlet = Arc::clone(&lead.inlet);
         while !self.over {
             let standing = self.fill(lead);
-            let gathers = self.gathers();
-            let busy = gathers || self.on_their_way.len() >= ON_THEIR_WAY;
+            let (gathers, busy) = (self.gathers(), self.is_busy());
             let waits = standing == Standing::Waits;
             let tick = match standing {
                 Standing::Fit => self.tick(lead),
@@ -334,8 +333,7 @@ impl Reign {
     fn fill(&mut self, lead: &mut Lead) -> Standing {
         for _ in 0..ON_THEIR_WAY {
             let (standing, time_ms) = self.standing(lead);
-            let full = self.on_their_way.len() >= ON_THEIR_WAY || self.gathers();
-            if standing == Standing::Waits || full {
+            if standing == Standing::Waits || self.is_busy() {
                 return standing;
             }
             let imports = !matches!(standing, Standing::Forgetful(_));
@@ -353,6 +351,11 @@ impl Reign {
     /// Whether what waits goes on waiting, for more to come with it.
     fn gathers(&self) -> bool {
         !self.on_their_way.is_empty() && Instant::now() < self.gather_until
+    }
+
+    /// Whether no command may set out now.
+    fn is_busy(&self) -> bool {
+        self.gathers() || self.on_their_way.len() >= ON_THEIR_WAY
     }
 
     /// Sequences what waits, if anything does.
