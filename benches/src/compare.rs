@@ -22,7 +22,6 @@ mod postgres;
 mod redis;
 mod report;
 mod servers;
-mod spread;
 mod svg;
 mod umadb;
 

@@ -45,9 +45,6 @@ impl Running for Region {
     fn pids(&self) -> anyhow::Result<Vec<u32>> {
         self.0.pids()
     }
-    async fn prepare(&self) -> anyhow::Result<()> {
-        Ok(())
-    }
     async fn writer(&self) -> anyhow::Result<Box<dyn Writer>> {
         Ok(Box::new(self.0.client(0)?))
     }

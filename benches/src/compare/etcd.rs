@@ -101,9 +101,6 @@ impl Running for Started {
     fn pids(&self) -> anyhow::Result<Vec<u32>> {
         self.servers.pids()
     }
-    async fn prepare(&self) -> anyhow::Result<()> {
-        Ok(())
-    }
     async fn writer(&self) -> anyhow::Result<Box<dyn Writer>> {
         Ok(Box::new(Connection { channel: self.connect().await?, written: 0 }))
     }

@@ -9,8 +9,8 @@ use tokio::time::sleep;
 use super::append::writers;
 use super::peer::{Peer, ready, takes_a_write};
 use super::{Run, remove, servers};
-use crate::cpu;
 use crate::writers::{Load, write_by};
+use crate::{cpu, disk};
 
 /// How the history is written.
 const BATCH: usize = 1_000;
@@ -82,7 +82,7 @@ impl Run<'_> {
         let running = peer.start(&place).await?;
         ready(running.as_ref()).await?;
         sleep(SETTLES).await;
-        let empty = servers::disk(&place)?;
+        let empty = disk::allocated(&place)?;
         let at_most = self.events.div_ceil(BATCH as u64);
         let within = WRITTEN_WITHIN;
         let load = Load { batch: BATCH, clients: CLIENTS, payload: PAYLOAD, within, at_most };
@@ -91,7 +91,7 @@ impl Run<'_> {
         sleep(SETTLES).await;
         let pids = running.pids()?;
         let written_mb = servers::resident(&pids)? as f64 / 1e6;
-        let grown = servers::disk(&place)?.saturating_sub(empty);
+        let grown = disk::allocated(&place)?.saturating_sub(empty);
         servers::kill(&pids).await?;
         let disk = grown as f64 / written.events as f64;
         let (name, nodes) = (peer.name(), peer.nodes());

@@ -22,7 +22,9 @@ pub trait Peer: Send + Sync {
     /// As the tables call it.
     fn name(&self) -> &'static str;
     /// Server nodes, each holding all events.
-    fn nodes(&self) -> u16;
+    fn nodes(&self) -> u16 {
+        1
+    }
     /// How to get it, if it is not there.
     fn missing(&self) -> Option<String>;
     /// Starts its servers on what `folder` holds, and returns before they answer.
@@ -44,7 +46,9 @@ pub trait Running: Send + Sync {
     ///
     /// # Errors
     /// If the store does not answer yet, or refuses.
-    async fn prepare(&self) -> anyhow::Result<()>;
+    async fn prepare(&self) -> anyhow::Result<()> {
+        Ok(())
+    }
     /// A writer with a connection of its own.
     ///
     /// # Errors
@@ -61,11 +65,13 @@ pub trait Running: Send + Sync {
     /// # Errors
     /// If no node answers.
     async fn subscriber(&self) -> anyhow::Result<Box<dyn Subscriber>>;
-    /// The place among [`Running::pids`] of the node that leads.
+    /// The place among [`Running::pids`] of the node that leads; of one node, it.
     ///
     /// # Errors
     /// If none does, or the store has no such thing.
-    async fn leader(&self) -> anyhow::Result<usize>;
+    async fn leader(&self) -> anyhow::Result<usize> {
+        Ok(0)
+    }
 }
 
 /// The stream that [`Subscriber`]s see.

@@ -102,9 +102,6 @@ impl Peer for Postgres {
     fn name(&self) -> &'static str {
         "PostgreSQL"
     }
-    fn nodes(&self) -> u16 {
-        1
-    }
     fn missing(&self) -> Option<String> {
         let there = self.bin.join("postgres").is_file();
         (!there).then(|| format!("{BIN} is not there: apt-get install postgresql-15"))
@@ -170,9 +167,6 @@ impl Running for Started {
         let rows = connection.rows("SELECT coalesce(max(position), 0) FROM events").await?;
         let position = number(rows.first().and_then(|row| row.first()).context("no row")?)?;
         Ok(Box::new(Listener { connection, position, come: Vec::new().into_iter() }))
-    }
-    async fn leader(&self) -> anyhow::Result<usize> {
-        Ok(0)
     }
 }
 

@@ -39,9 +39,6 @@ impl Peer for Redis {
     fn name(&self) -> &'static str {
         "Redis"
     }
-    fn nodes(&self) -> u16 {
-        1
-    }
     fn missing(&self) -> Option<String> {
         fetched(&self.binary)
     }
@@ -102,9 +99,6 @@ impl Running for Started {
         };
         let after = after.unwrap_or(Bytes::from_static(b"0-0"));
         Ok(Box::new(Blocked { connection, after, come: Vec::new().into_iter() }))
-    }
-    async fn leader(&self) -> anyhow::Result<usize> {
-        Ok(0)
     }
 }
 

@@ -14,7 +14,7 @@ use super::case::Shape;
 use super::history::{History, PAYLOAD};
 use super::lag::Lags;
 use super::loss::Losses;
-use super::spread::{Spread, short};
+use crate::spread::{Spread, short};
 
 /// What lies between these two lines of the file is written anew.
 const BEGIN: &str = "<!-- written by `anabranch-bench compare` -->";

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -146,24 +145,6 @@ pub fn resident(pids: &[u32]) -> anyhow::Result<u64> {
     Ok(kib * 1024)
 }
 
-/// Bytes on disk of all files below a folder, as blocks that are taken.
-///
-/// # Errors
-/// The disk's; a file that is removed meanwhile counts nothing.
-pub fn disk(folder: &Path) -> anyhow::Result<u64> {
-    let mut bytes = 0;
-    for entry in fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
-        let entry = entry?;
-        bytes += match entry.metadata() {
-            Ok(is) if is.is_dir() => disk(&entry.path())?,
-            Ok(is) => is.blocks() * 512,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
-            Err(error) => return Err(error.into()),
-        };
-    }
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,20 +182,5 @@ mod tests {
         }
         assert!(cpu(&pids)? > cpu::used_by(&pids[0].to_string())?);
         kill(&pids).await
-    }
-
-    #[test]
-    fn files_count_as_what_they_take() -> anyhow::Result<()> {
-        let folder = tempfile::tempdir()?;
-        let below = folder.path().join("below");
-        fs::create_dir(&below)?;
-        let sparse = fs::File::create(below.join("sparse"))?;
-        sparse.set_len(1 << 30)?;
-        fs::write(below.join("full"), vec![7; 1 << 20])?;
-        sparse.sync_all()?;
-        fs::File::open(below.join("full"))?.sync_all()?;
-        let bytes = disk(folder.path())?;
-        assert!((1 << 20..2 << 20).contains(&bytes), "{bytes}");
-        Ok(())
     }
 }

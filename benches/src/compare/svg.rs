@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::spread::{Spread, short};
+use crate::spread::{Spread, short};
 
 const WIDTH: f64 = 760.0;
 const LABELS: f64 = 170.0;

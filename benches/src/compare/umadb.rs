@@ -39,9 +39,6 @@ impl Peer for UmaDb {
     fn name(&self) -> &'static str {
         "UmaDB"
     }
-    fn nodes(&self) -> u16 {
-        1
-    }
     fn missing(&self) -> Option<String> {
         fetched(&self.binary)
     }
@@ -64,9 +61,6 @@ struct Started(Servers);
 impl Running for Started {
     fn pids(&self) -> anyhow::Result<Vec<u32>> {
         self.0.pids()
-    }
-    async fn prepare(&self) -> anyhow::Result<()> {
-        Ok(())
     }
     async fn writer(&self) -> anyhow::Result<Box<dyn Writer>> {
         Ok(Box::new(Connection(grpc::connect(&[PORT]).await?)))
@@ -94,9 +88,6 @@ impl Running for Started {
         let asks = SubscribeRequest { query, after: head.position, batch_size: None };
         let pages = grpc::stream(&channel, SUBSCRIBE, once(asks)).await?;
         Ok(Box::new(Subscribed { pages, come: Vec::new().into_iter() }))
-    }
-    async fn leader(&self) -> anyhow::Result<usize> {
-        Ok(0)
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use anabranch_client::Order;
 
 use super::append::PAYLOAD;
-use super::{Figure, FloorsArgs, disk};
+use super::{Figure, FloorsArgs};
+use crate::disk;
 use crate::load::SETTLES_WITHIN;
 use crate::processes::Place;
 use crate::replay::replay;

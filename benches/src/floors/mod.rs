@@ -6,7 +6,6 @@
 mod append;
 mod big;
 mod catch_up;
-mod disk;
 mod history;
 mod lag;
 mod latency;

@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use clap::builder::PossibleValuesParser;
 
 use super::Figure;
+use crate::spread::Spread;
 
 /// On which side of its bounds a figure has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,10 +145,9 @@ impl Figures {
     pub(super) fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
-    /// The middle one; of two in the middle, what lies between.
+    /// As [`Spread`] has it; nothing that counts if there are none.
     fn median(&self) -> f64 {
-        let [low, high] = [(self.values.len() - 1) / 2, self.values.len() / 2];
-        (self.values[low] + self.values[high]) / 2.0
+        Spread::of(self.values.iter().copied()).map_or(f64::NAN, |spread| spread.median)
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::super::append::Appends;
 use super::super::case::Shape;
-use super::super::spread::{Spread, short};
 use super::{head, is_own, ratio, row, words};
+use crate::spread::{Spread, short};
 
 /// What is asked for of one case.
 struct Floor {

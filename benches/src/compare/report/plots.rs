@@ -2,9 +2,9 @@
 
 use super::super::append::Turn;
 use super::super::history::Start;
-use super::super::spread::Spread;
 use super::super::svg::{Bar, Group, chart};
 use super::{Report, is_own, words};
+use crate::spread::Spread;
 
 /// File name, title and SVG of each plot that there is something for.
 pub fn all(report: &Report) -> Vec<(&'static str, &'static str, String)> {
