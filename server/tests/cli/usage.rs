@@ -82,7 +82,7 @@ fn check_prints_what_is_in_effect_flags_before_environment_before_file() {
     shows(check(&["--cluster", "of-flag"], &variable), "cluster = \"of-flag\"");
     shows(check(&["--join"], &[]), "join = true");
     shows(check(&["--join", "false"], &[("ANABRANCH_JOIN", "true")]), "join = false");
-    shows(check(&[], &[]), "heartbeat = \"150ms\"");
+    shows(check(&[], &[]), "heartbeat = \"100ms\"");
 }
 
 #[test]
