@@ -40,7 +40,9 @@ impl Said {
         // A region that is asked for rights passes them on of its own accord.
         let read = match Class::of(Name::of(id).writer) {
             _ if kind == rights::EVENT_TYPE => true,
-            Some(Class::Resident) => [class::DECLARED, class::RELEASED].contains(&kind),
+            Some(Class::Resident) => {
+                [class::DECLARED, class::RELEASED, class::ENDED].contains(&kind)
+            }
             Some(Class::Changer) => kind == aggregate::EVENT_TYPE,
             _ => false,
         };

@@ -1,5 +1,6 @@
 //! Residents: clients of every region that append to streams with a home, at the revision that they know
-//! of; that declare the homes in the first place, and hand streams over where the home is.
+//! of; that declare the homes in the first place, and where the home is hand streams over, or end it;
+//! and declare another one after that.
 //!
 //! An append where the home is not may be refused, or passed on: both are fine.
 
@@ -16,6 +17,7 @@ use anabranch_history::op::Outcome;
 use anabranch_history::said::{HOMED, Said};
 use anabranch_history::shape::Class;
 use rand::Rng;
+use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 
 use crate::dice;
@@ -114,7 +116,7 @@ impl Resident {
             return;
         }
         if self.scribe.rng.random_bool(0.25) {
-            self.hand_over(category, &stream).await;
+            self.change(category, &stream).await;
         }
         self.append(&stream).await;
     }
@@ -167,29 +169,26 @@ impl Resident {
         }
     }
 
-    /// Gives the stream, or all others of its category, to another region, if this one is the home.
-    async fn hand_over(&mut self, category: &str, stream: &str) {
-        let next = self.scribe.home.elsewhere(&mut self.scribe.rng);
-        if next == self.scribe.home.number {
-            return;
-        }
+    /// Changes the class of the category, or the home of a stream, if this region may.
+    async fn change(&mut self, category: &str, stream: &str) {
         let read = self.scribe.client.read_stream(stream_of(category));
         let what = || format!("a read of the homes of {category}");
         let home = &self.scribe.home;
         let Some(events) = reads::collect(home, self.scribe.number, what, read).await else {
             return;
         };
-        let homes = Homes::of(&events);
-        let alone = self.scribe.rng.random_bool(0.7).then(|| stream.to_owned());
-        let Some((current, epoch)) = homes.home(category, alone.as_deref()) else { return };
-        if current.as_str() != self.scribe.home.name() {
-            return;
+        let here = region(self.scribe.home.name());
+        let next = self.scribe.home.elsewhere(&mut self.scribe.rng);
+        let next = region(&self.scribe.home.sites.regions()[next]);
+        let wanted = Wanted::draw(&mut self.scribe.rng);
+        let Some(change) = Homes::of(&events).change(wanted, &here, next, stream) else { return };
+        let wish = Wish::new().tell(stream_of(category), Said::change(&change));
+        let (_, told) = self.scribe.append(wish).await;
+        let of_all = matches!(change, Change::Declared { .. } | Change::Ended { .. });
+        if of_all && matches!(told.outcome, Outcome::Acknowledged(_)) {
+            let of = HOMED.into_iter().find(|of| *of == category);
+            self.rush = of.map(|of| (of, RUSH));
         }
-        let to = region(&self.scribe.home.sites.regions()[next]);
-        let (category, epoch) = (category.to_owned(), epoch + 1);
-        let change = Change::Released { category, stream: alone, to, epoch };
-        let wish = Wish::new().tell(stream_of(change.category()), Said::change(&change));
-        self.scribe.append(wish).await;
     }
 }
 
@@ -197,42 +196,95 @@ fn region(name: &str) -> RegionName {
     RegionName::new(name).expect("regions of a cluster have names")
 }
 
-/// Homes as a stream of classes tells them: a guess, since more may be on its way.
-#[derive(Debug, Default)]
+/// What a resident would like to do to a homed category.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// Give a stream away.
+    HandOver,
+    /// Give away all streams that were not given away by themselves.
+    HandOverAll,
+    /// Let every region write to it again; if a stream has another home, that gives it back before.
+    End,
+}
+
+impl Wanted {
+    fn draw(rng: &mut SmallRng) -> Self {
+        match rng.random_range(0..100) {
+            0..45 => Self::HandOver,
+            45..65 => Self::HandOverAll,
+            _ => Self::End,
+        }
+    }
+}
+
+/// Homes of a category as its stream of classes tells them: a guess, since more may be on its way.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Homes {
-    categories: BTreeMap<String, (RegionName, u32)>,
+    /// The category's, if it has one now.
+    category: Option<(RegionName, u32)>,
+    /// Those of streams that were handed over by themselves.
     streams: BTreeMap<String, (RegionName, u32)>,
+    /// Epoch of the last end; 0: there was none.
+    ended: u32,
 }
 
 impl Homes {
     fn of(events: &[Event]) -> Self {
+        let read = |event: &Event| Change::read(&event.stream, &event.kind, &event.payload).ok();
         let mut homes = Self::default();
-        for event in events {
-            match Change::read(&event.stream, &event.kind, &event.payload) {
-                Ok(Change::Declared { category, home, .. }) => {
-                    homes.categories.entry(category).or_insert((home, 1));
-                }
-                Ok(Change::Released { stream: Some(stream), to, epoch, .. }) => {
-                    homes.streams.insert(stream, (to, epoch));
-                }
-                Ok(Change::Released { category, to, epoch, .. }) => {
-                    homes.categories.insert(category, (to, epoch));
-                }
-                Ok(Change::Ended { category: of, .. }) => {
-                    homes.streams.retain(|stream, _| category(stream) != of);
-                    homes.categories.remove(&of);
-                }
-                Err(_) => {}
-            }
-        }
+        events.iter().filter_map(read).for_each(|change| homes.take(change));
         homes
     }
 
-    /// Home of a stream, or of the streams of a category that were not handed over by themselves.
-    fn home(&self, of: &str, stream: Option<&str>) -> Option<(RegionName, u32)> {
-        let moved = stream.and_then(|stream| self.streams.get(stream));
-        debug_assert!(stream.is_none_or(|stream| category(stream) == of));
-        moved.or_else(|| self.categories.get(of)).cloned()
+    fn take(&mut self, change: Change) {
+        match change {
+            Change::Declared { home, epoch, .. } => {
+                if self.category.is_none() && epoch == self.ended + 1 {
+                    self.category = Some((home, epoch));
+                }
+            }
+            Change::Released { stream: Some(stream), to, epoch, .. } => {
+                self.streams.insert(stream, (to, epoch));
+            }
+            Change::Released { to, epoch, .. } => self.category = Some((to, epoch)),
+            Change::Ended { epoch, .. } => *self = Self { ended: epoch, ..Self::default() },
+        }
+    }
+
+    /// What region `here` may do, if it would like that to the stream or its category, and likes `other`
+    /// for the next home. The first home is declared by plan, not here.
+    fn change(
+        &self,
+        wanted: Wanted,
+        here: &RegionName,
+        other: RegionName,
+        stream: &str,
+    ) -> Option<Change> {
+        let of = category(stream).to_owned();
+        let Some((home, epoch)) = &self.category else {
+            let next = Change::Declared { category: of, home: here.clone(), epoch: self.ended + 1 };
+            return (self.ended > 0).then_some(next);
+        };
+        let (current, last) = self.streams.get(stream).unwrap_or(self.category.as_ref()?);
+        let newest = self.streams.values().map(|(_, epoch)| *epoch).fold(*epoch, u32::max);
+        let alone = self.streams.values().all(|(at, _)| at == home);
+        let alone_to = |to: RegionName| {
+            let (stream, epoch) = (Some(stream.to_owned()), last + 1);
+            Change::Released { category: of.clone(), stream, to, epoch }
+        };
+        let change = match wanted {
+            Wanted::HandOver if current == here => alone_to(other),
+            Wanted::HandOverAll if home == here => {
+                let epoch = epoch + 1;
+                Change::Released { category: of.clone(), stream: None, to: other, epoch }
+            }
+            Wanted::End if home == here && alone => {
+                Change::Ended { category: of.clone(), epoch: newest + 1 }
+            }
+            Wanted::End if current == here && home != here => alone_to(home.clone()),
+            _ => return None,
+        };
+        (change.next() != Some(here)).then_some(change)
     }
 }
 
@@ -251,5 +303,38 @@ mod tests {
         }
         assert!(all.iter().flatten().any(|it| it.rival.is_some()));
         assert_eq!(declarations(7, 3), declarations(7, 3));
+    }
+
+    #[test]
+    fn what_a_resident_may_do_follows_from_the_homes() {
+        const DEED: &str = "deed-1";
+        let [eu, us] = ["eu", "us"].map(region);
+        let mut homes = Homes::default();
+        let ask = |homes: &Homes, wanted, here: &RegionName, other: &RegionName| {
+            homes.change(wanted, here, other.clone(), DEED)
+        };
+        assert_eq!(ask(&homes, Wanted::End, &eu, &us), None, "nobody has declared it");
+        let of = || "deed".to_owned();
+        homes.take(Change::Declared { category: of(), home: eu.clone(), epoch: 1 });
+        homes.take(Change::Declared { category: of(), home: us.clone(), epoch: 1 });
+        assert_eq!(ask(&homes, Wanted::HandOver, &us, &eu), None, "the first one counts");
+        let mut take = |wanted, here: &RegionName, other: &RegionName| {
+            let change = ask(&homes, wanted, here, other)?;
+            homes.take(change.clone());
+            Some(change)
+        };
+        let stream = Some(DEED.to_owned());
+        let released = |stream, to: &RegionName, epoch| {
+            Some(Change::Released { category: of(), stream, to: to.clone(), epoch })
+        };
+        assert_eq!(take(Wanted::HandOver, &eu, &us), released(stream.clone(), &us, 2));
+        assert_eq!(take(Wanted::HandOverAll, &eu, &eu), None, "it is there already");
+        assert_eq!(take(Wanted::End, &eu, &us), None, "a stream is elsewhere");
+        assert_eq!(take(Wanted::End, &us, &eu), released(stream, &eu, 3));
+        assert_eq!(take(Wanted::HandOverAll, &eu, &us), released(None, &us, 2));
+        assert_eq!(take(Wanted::HandOverAll, &us, &eu), released(None, &eu, 3));
+        assert_eq!(take(Wanted::End, &eu, &us), Some(Change::Ended { category: of(), epoch: 4 }));
+        let again = Change::Declared { category: of(), home: us.clone(), epoch: 5 };
+        assert_eq!(take(Wanted::HandOver, &us, &eu), Some(again));
     }
 }

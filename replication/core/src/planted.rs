@@ -57,6 +57,8 @@ bugs! {
     /// The first home of a category believes expectations before every region has stopped appending
     /// (law 7).
     HomeBeforeAllKnow = "home-before-all-know",
+    /// A home that others may not have heard of ends, while they still append without knowing it (law 7).
+    HomeEndsBeforeAllKnow = "home-ends-before-all-know",
     /// Rights are checked against what is applied, not against what is on its way (law 7).
     RightsOfAppliedOnly = "rights-of-applied-only",
     /// Checkpoints leave out what producers sent: a retry after a restart is written again (law 2).

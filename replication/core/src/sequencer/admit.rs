@@ -201,9 +201,13 @@ impl Sequencer {
                     Verdict::Class(ClassRefused::Apart { stream, home })
                 });
                 let home = &declared.home;
+                let unconfirmed = || match planted::is(Bug::HomeEndsBeforeAllKnow) {
+                    true => None,
+                    false => self.unconfirmed(region, change.category(), home, declared),
+                };
                 self.not_ours(category, home, home.epoch.max(newest), *epoch)
                     .or(apart)
-                    .or_else(|| self.unconfirmed(region, change.category(), home, declared))
+                    .or_else(unconfirmed)
             }
         }
     }
