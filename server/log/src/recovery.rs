@@ -260,9 +260,11 @@ impl Folder<'_> {
         opened: &mut Opened,
     ) -> io::Result<()> {
         if scan.end < scan.len {
+            // Zeroes were to be written over, and are no part of anything.
+            let bytes = segment::written_end(&*file, scan.end..scan.len)? - scan.end;
+            let torn = TornTail { segment: id.first, offset: scan.end, bytes };
+            opened.torn = Some(torn).filter(|torn| torn.bytes > 0);
             file.set_len(scan.end)?;
-            let bytes = scan.len - scan.end;
-            opened.torn = Some(TornTail { segment: id.first, offset: scan.end, bytes });
         }
         if !planted::is(Bug::UnsyncedTailBelieved) {
             segment::rewrite(&*file, scan.sure..scan.end)?;
@@ -278,7 +280,7 @@ impl Folder<'_> {
             offsets: Offsets::Memory(Arc::new(scan.offsets)),
         });
         let (offset, marked) = (scan.end, scan.marked);
-        found.active = Some(Active { id, file, offset, marked, empty: false });
+        found.active = Some(Active { id, file, offset, len: offset, marked, empty: false });
         Ok(())
     }
 

@@ -41,11 +41,11 @@ impl Writer {
     /// Ends the active segment. It is whole and synced before the next one exists, so only the last
     /// segment of a log can have a torn tail.
     fn seal(&mut self) -> Result<(), Failed> {
-        let Some(active) = &self.active else { return Ok(()) };
+        let Some(active) = &mut self.active else { return Ok(()) };
         let len = active.file.len().map_err(failed("measure a segment"))?;
         if len != active.offset {
-            // What a full disk left of a mark.
-            active.file.set_len(active.offset).map_err(failed("cut a segment"))?;
+            // Zeroes for batches to come, or what a full disk left of a mark.
+            active.cut_off().map_err(failed("cut a segment"))?;
         }
         self.shared.sync(&*active.file).map_err(failed("sync a segment"))?;
         let sealed = Sealed { id: active.id, end: self.end, bytes: active.offset };
@@ -91,7 +91,14 @@ impl Writer {
         };
         let (disk, dir) = (&*self.shared.disk, &*self.shared.dir);
         let file = create(disk, dir, id)?;
-        self.active = Some(Active { id, file, offset: HEADER_BYTES, marked: true, empty: true });
+        self.active = Some(Active {
+            id,
+            file,
+            offset: HEADER_BYTES,
+            len: HEADER_BYTES,
+            marked: true,
+            empty: true,
+        });
         Ok(())
     }
 
@@ -144,7 +151,7 @@ impl Writer {
         };
         let offset = u64::from(offset);
         file.set_len(offset).map_err(failed("cut a segment"))?;
-        let active = Active { id: view.id, file, offset, marked: false, empty: false };
+        let active = Active { id: view.id, file, offset, len: offset, marked: false, empty: false };
         let mut state = self.shared.state.lock();
         let view = state.segments.last_mut().expect("it was there");
         view.offsets = Offsets::Memory(Arc::new(scan.offsets[..kept].to_vec()));

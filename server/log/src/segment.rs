@@ -150,6 +150,20 @@ pub(crate) fn last_mark(
     Ok(found)
 }
 
+/// Where the last byte in `range` of a file ends that is not zero; the range's start if all are.
+pub(crate) fn written_end(file: &dyn DiskFile, range: std::ops::Range<u64>) -> io::Result<u64> {
+    let (mut start, mut end) = (range.start, range.start);
+    while start < range.end {
+        let len = (range.end - start).min(CHUNK_BYTES as u64) as usize;
+        let chunk = read(file, start, len)?;
+        if let Some(last) = chunk.iter().rposition(|byte| *byte != 0) {
+            end = start + last as u64 + 1;
+        }
+        start += len as u64;
+    }
+    Ok(end)
+}
+
 /// Frames one after the other, read in large pieces.
 pub(crate) struct Frames<'a> {
     file: &'a dyn DiskFile,

@@ -57,6 +57,8 @@ pub(crate) struct Active {
     pub file: Arc<dyn DiskFile>,
     /// Where the next frame goes.
     pub offset: u64,
+    /// How long the file is; what lies beyond `offset` is zeroes.
+    pub len: u64,
     /// A mark ends it, so the next batch needs none.
     pub marked: bool,
     /// It holds no record yet.
@@ -71,11 +73,19 @@ enum InFlight {
     Cut(Done),
 }
 
+/// A batch up to this size that does not fit into the file as it is makes it longer than it needs to be,
+/// for those to come: the disk then syncs their content alone, and not where in the file that lies.
+const SMALL_BATCH: usize = 32 * 1024;
+/// By so many zeroes.
+const AHEAD: u64 = 256 * 1024;
+
 /// Where records were written to. Nowhere if there were none.
 #[derive(Default)]
 struct Batch {
     offsets: Vec<u32>,
     end_offset: u64,
+    /// How long the file is now.
+    len: u64,
     /// Index of the last record, if there is one.
     last: Option<u64>,
 }
@@ -307,14 +317,16 @@ impl Writer {
 
     /// Writes one batch in one call. A batch that does not fit leaves the file as it was.
     fn try_write_records(&mut self, records: &[Record]) -> Result<Batch, Failed> {
-        self.write_committed()?;
-        let Some(first) = records.first() else { return Ok(Batch::default()) };
+        let Some(first) = records.first() else {
+            self.write_committed()?;
+            return Ok(Batch::default());
+        };
         self.make_room_in_segment(first)?;
         let active = self.active.as_mut().expect("made above");
         let seed = active.id.seed();
-        let mut bytes = Vec::with_capacity(
-            record::MARK_BYTES + records.iter().map(Record::stored_bytes).sum::<usize>(),
-        );
+        let most = record::MARK_BYTES + records.iter().map(Record::stored_bytes).sum::<usize>();
+        let ahead = active.ahead(most, self.shared.options.segment_bytes);
+        let mut bytes = Vec::with_capacity(most + ahead);
         if !active.marked {
             record::put_mark(&mut bytes, seed, active.offset, self.end);
         }
@@ -324,16 +336,22 @@ impl Writer {
             offsets.push(u32::try_from(offset).expect("segments are bounded"));
             record::put_record(&mut bytes, seed, offset, record);
         }
-        let end_offset = active.offset + bytes.len() as u64;
-        if let Err(source) = active.file.write_all_at(active.offset, &[&bytes]) {
+        let (written, end_offset) = (bytes.len(), active.offset + bytes.len() as u64);
+        bytes.resize(written + ahead, 0);
+        let (mut len, mut outcome) = (end_offset + ahead as u64, active.write(&bytes));
+        if ahead > 0 && outcome.as_ref().is_err_and(is_full) {
+            (len, outcome) = (end_offset, active.write(&bytes[..written]));
+        }
+        if let Err(source) = outcome {
             if is_full(&source) {
                 // Synced, because what is written next could end where one of these records begins.
-                active.file.set_len(active.offset).map_err(failed("cut a segment"))?;
+                active.cut_off().map_err(failed("cut a segment"))?;
                 self.shared.sync(&*active.file).map_err(failed("sync a segment"))?;
             }
             return Err(failed_write("write records")(source));
         }
-        Ok(Batch { offsets, end_offset, last: records.last().map(|record| record.index) })
+        let last = records.last().map(|record| record.index);
+        Ok(Batch { offsets, end_offset, len: len.max(active.len), last })
     }
 
     fn sync_records(&mut self, batch: Batch, dones: Vec<Done>) -> Synced {
@@ -350,7 +368,8 @@ impl Writer {
         {
             return Err((failed("sync a segment")(source), dones));
         }
-        (active.offset, active.marked, active.empty) = (batch.end_offset, false, false);
+        (active.offset, active.len) = (batch.end_offset, batch.len);
+        (active.marked, active.empty) = (false, false);
         if self.start == self.end {
             self.start = active.id.first;
         }
@@ -361,7 +380,9 @@ impl Writer {
         state.evict(self.shared.options.cache_bytes);
         drop(state);
         self.report(dones);
-        self.mark_if_idle().map_err(|failed| (failed, Vec::new()))
+        // Those who wait were told before: none of them needs these.
+        let words = self.write_committed().and_then(|()| self.mark_if_idle());
+        words.map_err(|failed| (failed, Vec::new()))
     }
 
     /// While nothing waits, says on disk that everything so far was acknowledged. Not synced: a
@@ -382,6 +403,7 @@ impl Writer {
         match active.file.write_all_at(active.offset, &[&bytes]) {
             Ok(()) => {
                 active.offset += bytes.len() as u64;
+                active.len = active.len.max(active.offset);
                 active.marked = true;
                 Ok(())
             }
@@ -464,12 +486,35 @@ impl Writer {
         self.write_hard_state_if_it_fits()?;
         self.sync_hard_state()?;
         self.write_mark()?;
+        if let Some(active) = &mut self.active {
+            active.cut_off().map_err(failed("cut a segment"))?;
+        }
         let synced = self.active.as_ref().map_or(Ok(()), |active| self.shared.sync(&*active.file));
         synced.map_err(failed("sync a segment"))
     }
 
     fn report(&self, dones: Vec<Done>) {
         dones.into_iter().for_each(|done| done(Ok(())));
+    }
+}
+
+impl Active {
+    fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(self.offset, &[bytes])
+    }
+
+    /// How many zeroes are to follow a batch that takes at most so many bytes.
+    fn ahead(&self, batch: usize, segment_bytes: u64) -> usize {
+        let end = self.offset + batch as u64;
+        let ahead = segment_bytes.saturating_sub(end).min(AHEAD);
+        if self.len < end && batch <= SMALL_BATCH { ahead as usize } else { 0 }
+    }
+
+    /// Makes the file end where the next frame goes.
+    pub(crate) fn cut_off(&mut self) -> io::Result<()> {
+        self.file.set_len(self.offset)?;
+        self.len = self.offset;
+        Ok(())
     }
 }
 

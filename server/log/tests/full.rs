@@ -13,12 +13,17 @@ use anabranch_log::{Log, LogError, LogOptions, Room, Writer};
 use support::refusing::{RefusingDisk, Step};
 use support::{Reports, append, dir, open, options, read_all, record, try_open};
 
-/// A log of some segments, written record by record.
+/// A log of some segments, written record by record. Opened anew, so that no room is left in its files.
 fn filled(disk: &MemoryDisk, records: u64) -> (Log, Writer) {
-    let (log, mut writer, _) = open(disk);
+    filled_with(disk, records, options())
+}
+
+fn filled_with(disk: &MemoryDisk, records: u64, options: LogOptions) -> (Log, Writer) {
+    let (log, mut writer, _) = try_open(disk, options.clone()).unwrap();
     for index in 1..=records {
         append(&log, &mut writer, vec![record(index, 1, 60)]);
     }
+    let (log, writer, _) = try_open(disk, options).unwrap();
     (log, writer)
 }
 
@@ -97,8 +102,7 @@ fn a_vote_passes_on_a_full_disk_as_long_as_nothing_waits() {
 fn the_reserve_carries_small_entries_over_a_full_disk() {
     let disk = MemoryDisk::new(1);
     let reserved = || LogOptions { reserve_bytes: 4096, ..options() };
-    let (log, mut writer, _) = try_open(&disk, reserved()).unwrap();
-    append(&log, &mut writer, vec![record(1, 1, 60)]);
+    let (log, mut writer) = filled_with(&disk, 1, reserved());
     assert_eq!(log.room(), Room::Ok);
     disk.set_capacity(Some(disk.used()));
     append(&log, &mut writer, vec![record(2, 1, 60)]);
@@ -190,8 +194,7 @@ fn a_log_told_not_to_wait_refuses_at_once_and_takes_no_more() {
 fn a_thread_waits_for_room_and_is_asked_from_another() {
     let disk = MemoryDisk::new(1);
     let small = LogOptions { queue_bytes: 300, ..options() };
-    let (log, mut writer, _) = try_open(&disk, small).unwrap();
-    append(&log, &mut writer, vec![record(1, 1, 60)]);
+    let (log, writer) = filled_with(&disk, 1, small);
     writer.spawn_thread().unwrap();
     disk.set_capacity(Some(disk.used()));
     let reports = Reports::default();
@@ -217,8 +220,7 @@ fn a_thread_waits_for_room_and_is_asked_from_another() {
 fn a_thread_without_room_ends_when_the_log_is_closed_and_so_do_those_who_wait() {
     let disk = MemoryDisk::new(1);
     let small = LogOptions { queue_bytes: 300, ..options() };
-    let (log, mut writer, _) = try_open(&disk, small).unwrap();
-    append(&log, &mut writer, vec![record(1, 1, 60)]);
+    let (log, writer) = filled_with(&disk, 1, small);
     writer.spawn_thread().unwrap();
     disk.set_capacity(Some(disk.used()));
     let reports = Reports::default();
