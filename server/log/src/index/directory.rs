@@ -4,6 +4,8 @@
 //! first key and place of each block, about a hundredth of the file. The header names and checks the
 //! directory, each block checks itself.
 
+use std::collections::BTreeSet;
+
 use anabranch_core::codec::{DecodeError, Put, Reader};
 use anabranch_core::{Origin, Seq, Stamp};
 use bytes::Bytes;
@@ -11,7 +13,8 @@ use bytes::Bytes;
 use super::block::{BlockAt, FileTag};
 use super::filter;
 use super::frontier::Frontier;
-use super::rows::Rows;
+use super::place::GroupPlace;
+use super::rows::Sealing;
 use super::tables::{
     EntryBlock, GroupBlock, StreamBlock, StreamRow, write_entries, write_groups, write_streams,
 };
@@ -19,6 +22,8 @@ use super::tables::{
 const MAGIC: &[u8; 8] = b"ANABRIDX";
 /// Version of the format, of [`super::rows::name_hash`] and of [`filter`].
 const VERSION: u16 = 1;
+/// Bytes of an index file for each event that room is made for at once; files need less.
+const BYTES_AN_EVENT: usize = 8;
 pub(crate) const HEADER_BYTES: usize = 8 + 2 + 16 + 8 + 8 + 4 + 4 + 4 + 4;
 
 /// The fixed start of an index file.
@@ -78,43 +83,48 @@ pub(crate) struct Directory {
     pub(crate) filter: Vec<BlockAt>,
 }
 
-/// The bytes of the index file over `rows`, which end before `end_entry`.
-pub(crate) fn build_file(log_id: [u8; 16], rows: &Rows, end_entry: u64) -> Vec<u8> {
-    let tag = FileTag { log_id, first_entry: rows.first_entry };
-    let mut file = vec![0; HEADER_BYTES];
-    let start = rows.start.next_position;
-    let events = (start..).zip(&rows.events);
-    let mut streams: Vec<StreamRow> = events
-        .map(|(position, row)| StreamRow { hash: row.stream, revision: row.revision, position })
-        .collect();
+/// The bytes of an index file.
+pub(crate) fn build_file(log_id: [u8; 16], of: Sealing) -> Vec<u8> {
+    let Sealing { start, end, entry_range, entries, mut streams, names, groups } = of;
+    let tag = FileTag { log_id, first_entry: entry_range.start };
     streams.sort_unstable();
-    let directory = Directory {
-        start: rows.start.clone(),
-        end: rows.end(),
-        entries: write_entries(&tag, &rows.entries, &mut file),
-        streams: write_streams(&tag, start, &streams, &mut file),
-        groups: rows
-            .groups
-            .iter()
-            .map(|(origin, places)| (origin.clone(), write_groups(&tag, places, &mut file)))
-            .collect(),
-        filter: filter::build(&rows.filter_keys())
-            .iter()
-            .map(|page| tag.seal_block(&mut file, page))
-            .collect(),
+    let mut file = Vec::with_capacity(HEADER_BYTES + streams.len() * BYTES_AN_EVENT);
+    file.resize(HEADER_BYTES, 0);
+    let entries = write_entries(&tag, &entries, &mut file);
+    let blocks = write_streams(&tag, start.next_position, &streams, &mut file);
+    let places = |(origin, places): (Origin, Vec<GroupPlace>)| {
+        (origin, write_groups(&tag, &places, &mut file))
     };
+    let groups = groups.into_iter().map(places).collect();
+    let filter = filter::build(&filter_keys(&streams, names));
+    let filter = filter.iter().map(|page| tag.seal_block(&mut file, page)).collect();
+    let directory = Directory { start, end, entries, streams: blocks, groups, filter };
     let mut bytes = Vec::new();
     directory.encode(&mut bytes);
     let offset = u32::try_from(file.len()).expect("an index file is below 4 GiB");
     let header = Header {
         tag,
-        end_entry,
+        end_entry: entry_range.end,
         directory: BlockAt { offset, len: bytes.len() as u32 },
         directory_check: tag.check(u64::from(offset), &bytes),
     };
     file.put(&bytes);
     file[..HEADER_BYTES].copy_from_slice(&header.encode());
     file
+}
+
+/// Distinct keys of everything that can be looked for with a filter: of `streams`, which are sorted, and
+/// of other names.
+fn filter_keys(streams: &[StreamRow], names: BTreeSet<u64>) -> Vec<u64> {
+    let mut keys = Vec::with_capacity(streams.len() + names.len());
+    for row in streams {
+        if keys.last() != Some(&row.hash) {
+            keys.push(row.hash);
+        }
+    }
+    let new = |name: &u64| streams.binary_search_by_key(name, |row| row.hash).is_err();
+    keys.extend(names.into_iter().filter(new));
+    keys
 }
 
 impl Directory {

@@ -1,11 +1,13 @@
 //! What is known of a run of entries, in the order of the log: the input of an index file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use anabranch_core::{Command, Origin, Seq, Stamp, event};
 
 use super::frontier::{Frontier, Head, raised_to};
 use super::place::{EntryPlace, GroupPlace, Wanted};
+use super::tables::StreamRow;
 
 /// Hash of a name. A parameter, so that tests can make names collide.
 pub(crate) type NameHash = fn(&str) -> u64;
@@ -22,6 +24,21 @@ pub(crate) fn filter_key(wanted: Wanted<'_>, hash: NameHash) -> u64 {
         Wanted::Category(name) => hash(name) ^ 0x9e37_79b9_7f4a_7c15,
         Wanted::Kind(name) => hash(name) ^ 0xc2b2_ae3d_27d4_eb4f,
     }
+}
+
+/// What an index file is made of: rows up to the end of a segment, apart from those that come after.
+pub(crate) struct Sealing {
+    /// The frontier before the first row, and after the last.
+    pub(crate) start: Frontier,
+    pub(crate) end: Frontier,
+    /// The first entry the rows speak of, and one past the last.
+    pub(crate) entry_range: Range<u64>,
+    pub(crate) entries: Vec<EntryPlace>,
+    /// Not sorted yet.
+    pub(crate) streams: Vec<StreamRow>,
+    /// Distinct keys in filters of categories and types.
+    pub(crate) names: BTreeSet<u64>,
+    pub(crate) groups: Vec<(Origin, Vec<GroupPlace>)>,
 }
 
 /// An event; its position is the start of its rows plus its place in them.
@@ -105,22 +122,41 @@ impl Rows {
         self.start.next_position + self.events.len() as u64
     }
 
-    /// The rows of entries before `end`.
-    pub(crate) fn before(&self, end: u64) -> Self {
+    /// What the index file of the entries before `end` is made of.
+    pub(crate) fn sealing(&self, end: u64) -> Sealing {
         let entries = self.entries[..self.entries_before(end)].to_vec();
-        let events = entries.last().map_or(self.start.next_position, EntryPlace::end_position)
-            - self.start.next_position;
+        let start = self.start.next_position;
+        let next_position = entries.last().map_or(start, EntryPlace::end_position);
+        let events = &self.events[..(next_position - start) as usize];
+        let row = |(position, row): (u64, &EventRow)| StreamRow {
+            hash: row.stream,
+            revision: row.revision,
+            position,
+        };
+        let streams = (start..).zip(events).map(row).collect();
+        let (mut names, mut last) = (BTreeSet::new(), None);
+        for row in events {
+            // Nearly all are like the one before.
+            if last != Some((row.category, row.kind)) {
+                last = Some((row.category, row.kind));
+                names.extend([row.category, row.kind]);
+            }
+        }
         let groups = self.groups.iter().map(|(origin, places)| {
             let count = places.partition_point(|place| place.entry < end);
             (origin.clone(), places[..count].to_vec())
         });
-        Self {
+        let groups: Vec<_> = groups.filter(|(_, places)| !places.is_empty()).collect();
+        let heads = groups.iter().filter_map(|(origin, places)| Some((origin, places.last()?)));
+        let promises = &self.promises[..self.promises_before(end)];
+        Sealing {
             start: self.start.clone(),
-            first_entry: self.first_entry,
+            end: self.frontier(next_position, heads, &entries, promises),
+            entry_range: self.first_entry..end,
             entries,
-            events: self.events[..events as usize].to_vec(),
-            groups: groups.filter(|(_, places)| !places.is_empty()).collect(),
-            promises: self.promises[..self.promises_before(end)].to_vec(),
+            streams,
+            names,
+            groups,
         }
     }
 
@@ -141,27 +177,29 @@ impl Rows {
 
     /// The frontier after the last row.
     pub(crate) fn end(&self) -> Frontier {
-        let mut end = self.start.clone();
-        end.next_position = self.end_position();
-        for (origin, places) in &self.groups {
-            if let Some(last) = places.last() {
-                let next = last.last.next();
-                end.place_head(origin, Head { next, chain: last.chain });
-            }
-        }
-        let events = self.entries.iter().map(|entry| entry.time);
-        let promises = self.promises.iter().map(|(_, stamp)| *stamp);
-        end.stamp = events.chain(promises).fold(end.stamp, Stamp::max);
-        end
+        let heads =
+            self.groups.iter().filter_map(|(origin, places)| Some((origin, places.last()?)));
+        self.frontier(self.end_position(), heads, &self.entries, &self.promises)
     }
 
-    /// Distinct keys of everything that can be looked for with a filter.
-    pub(crate) fn filter_keys(&self) -> Vec<u64> {
-        let keys = self.events.iter().flat_map(|row| [row.stream, row.category, row.kind]);
-        let mut keys: Vec<u64> = keys.collect();
-        keys.sort_unstable();
-        keys.dedup();
-        keys
+    /// The frontier after some of the rows, of which these are the last groups.
+    fn frontier<'a>(
+        &self,
+        next_position: u64,
+        heads: impl Iterator<Item = (&'a Origin, &'a GroupPlace)>,
+        entries: &[EntryPlace],
+        promises: &[(u64, Stamp)],
+    ) -> Frontier {
+        let mut end = self.start.clone();
+        end.next_position = next_position;
+        for (origin, last) in heads {
+            let next = last.last.next();
+            end.place_head(origin, Head { next, chain: last.chain });
+        }
+        let events = entries.iter().map(|entry| entry.time);
+        let promises = promises.iter().map(|(_, stamp)| *stamp);
+        end.stamp = events.chain(promises).fold(end.stamp, Stamp::max);
+        end
     }
 
     /// How many events from `from` on have none of `keys`; at most `limit`.

@@ -1,6 +1,7 @@
 //! The part of the index that is not in a file yet.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use anabranch_core::{Command, Origin, Seq};
 
@@ -16,8 +17,32 @@ pub(crate) struct Tail {
     /// One past the last entry that was looked at, accepted or not.
     pub(crate) end_entry: u64,
     /// Of each stream hash: which of `rows.events`, ordered by revision, then position.
-    streams: HashMap<u64, Vec<u32>>,
+    streams: HashMap<u64, Events>,
     hash: NameHash,
+}
+
+/// Events of one stream. Most streams have one event among so few, which then needs no list.
+enum Events {
+    One(u32),
+    Some(Vec<u32>),
+}
+
+impl Events {
+    fn as_slice(&self) -> &[u32] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Some(events) => events,
+        }
+    }
+
+    fn insert(&mut self, place: usize, nth: u32) {
+        if let Self::One(one) = *self {
+            *self = Self::Some(vec![one]);
+        }
+        if let Self::Some(events) = self {
+            events.insert(place, nth);
+        }
+    }
 }
 
 impl Tail {
@@ -49,17 +74,20 @@ impl Tail {
     }
 
     fn index_events(&mut self, from: usize) {
-        for (nth, row) in self.rows.events.iter().enumerate().skip(from) {
-            let events = self.streams.entry(row.stream).or_default();
-            // Nearly always the end: only names with colliding hashes come out of order.
-            let place = match events.last() {
-                Some(last) if self.rows.events[*last as usize].revision > row.revision => events
-                    .partition_point(|other| {
-                        self.rows.events[*other as usize].revision <= row.revision
-                    }),
-                _ => events.len(),
-            };
-            events.insert(place, nth as u32);
+        let rows = &self.rows.events;
+        for (nth, row) in rows.iter().enumerate().skip(from) {
+            let nth = nth as u32;
+            let after = |other: &u32| rows[*other as usize].revision <= row.revision;
+            match self.streams.entry(row.stream) {
+                Entry::Vacant(first) => drop(first.insert(Events::One(nth))),
+                Entry::Occupied(mut events) => {
+                    // Nearly always the end: only names with colliding hashes come out of order.
+                    let known = events.get().as_slice();
+                    let is_last = known.last().is_none_or(after);
+                    let place = if is_last { known.len() } else { known.partition_point(after) };
+                    events.get_mut().insert(place, nth);
+                }
+            }
         }
     }
 
@@ -85,7 +113,9 @@ impl Tail {
         direction: Direction,
         limit: usize,
     ) -> Vec<StreamPlace> {
-        let Some(events) = self.streams.get(&seek.hash) else { return Vec::new() };
+        let Some(events) = self.streams.get(&seek.hash).map(Events::as_slice) else {
+            return Vec::new();
+        };
         let start = self.rows.start.next_position;
         let place = |nth: &u32| {
             let position = start + u64::from(*nth);
