@@ -24,6 +24,7 @@ use std::process::ExitCode;
 use anabranch_server::config::ConfigError;
 use clap::{Parser, Subcommand};
 use print::clean;
+use tokio::runtime::Builder;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -79,7 +80,9 @@ pub fn main() -> ExitCode {
     end_with_the_reader();
     // Wrong usage ends here, with code 2.
     let command = Cli::parse().command;
-    run(command).unwrap_or_else(|error| {
+    let runtime = Builder::new_multi_thread().worker_threads(workers()).enable_all().build();
+    let done = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(run(command)));
+    done.unwrap_or_else(|error| {
         eprintln!("error: {}", clean(&format!("{error:#}")));
         // A value that cannot be used is wrong usage, wherever it was written.
         let is_usage =
@@ -119,7 +122,13 @@ impl From<Exit> for ExitCode {
     }
 }
 
-#[tokio::main]
+/// Threads that drive tasks: half of the cores, since the log's own thread and those who follow it need
+/// the others. A thread more than there is work for costs a switch between threads at every step of an
+/// append (ADR 0012).
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
+}
+
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     let exit = match command {
         Command::Serve(args) => serve::run(args).await,
