@@ -1,7 +1,7 @@
 //! The state machine that Raft applies committed commands to, and its checkpoints.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anabranch_core::codec::{DecodeError, Put, Reader};
 use anabranch_core::order::Mark;
@@ -16,8 +16,11 @@ use super::order::{decode_marks, encode_marks};
 use super::state::ShardState;
 use crate::raft::{Identity, Machine, MachineFailed, Resume};
 
-/// Applied bytes between two checkpoints: what a start has to apply again at most.
+/// Applied bytes between two checkpoints, if the state is small: what a start has to apply again at most.
 const CHECKPOINT_BYTES: usize = 64 * 1024 * 1024;
+/// So many times the bytes of the last checkpoint are added to that: however large the state, writing it
+/// stays a small part of the work.
+const CHECKPOINT_SHARE: usize = 2;
 
 /// Applies commands to the shared state.
 pub(super) struct RegionMachine {
@@ -52,7 +55,8 @@ impl RegionMachine {
             });
         }
         self.unsaved_bytes += bytes;
-        if self.unsaved_bytes >= CHECKPOINT_BYTES {
+        let written = self.checkpointer.bytes.load(Ordering::Relaxed);
+        if self.unsaved_bytes >= CHECKPOINT_BYTES + CHECKPOINT_SHARE * written {
             self.unsaved_bytes = 0;
             self.checkpointer.write_in_background();
         }
@@ -99,6 +103,8 @@ pub(super) struct Checkpointer {
     /// Where the state stands. Held while a batch goes in, and while the state is encoded.
     applying: Mutex<Option<Resume>>,
     writing: AtomicBool,
+    /// Of the last one that this process wrote.
+    bytes: AtomicUsize,
 }
 
 impl Checkpointer {
@@ -113,6 +119,7 @@ impl Checkpointer {
             checkpoints,
             applying: Mutex::new(None),
             writing: AtomicBool::new(false),
+            bytes: AtomicUsize::new(0),
         }
     }
 
@@ -140,6 +147,7 @@ impl Checkpointer {
         let encoded = at.as_ref().map(|resume| self.encode(resume));
         drop(at);
         if let Some((at, parts)) = encoded {
+            self.bytes.store(parts.iter().map(Bytes::len).sum(), Ordering::Relaxed);
             self.put(at, &parts);
         }
     }
