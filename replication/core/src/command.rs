@@ -11,7 +11,8 @@ use bytes::Bytes;
 
 use crate::codec::{DecodeError, Put, Reader, varint_len};
 use crate::digest::Digest;
-use crate::group::Group;
+use crate::event::Request;
+use crate::group::{Group, GroupHeader};
 use crate::id::{Origin, RegionName};
 use crate::stamp::Stamp;
 
@@ -70,10 +71,7 @@ impl PlacedGroup {
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
-        out.put_varint(self.revisions.len() as u64);
-        for revision in &self.revisions {
-            out.put_varint(*revision);
-        }
+        encode_revisions(&self.revisions, out);
         out.put_slice_with_len(self.group.encoded());
     }
 
@@ -89,7 +87,36 @@ impl PlacedGroup {
     }
 }
 
+fn encode_revisions(revisions: &[u64], out: &mut Vec<u8>) {
+    out.put_varint(revisions.len() as u64);
+    for revision in revisions {
+        out.put_varint(*revision);
+    }
+}
+
 impl Command {
+    /// The command that appends these requests, and what [`encode`](Self::encode) makes of it: the
+    /// group lies in there, so that events are written only once.
+    ///
+    /// # Panics
+    /// As [`Group::build`].
+    pub fn local(
+        position: u64,
+        revisions: Vec<u64>,
+        header: GroupHeader,
+        requests: &[Request],
+    ) -> (Self, Bytes) {
+        let numbers: usize = revisions.iter().map(|revision| varint_len(*revision)).sum();
+        // A byte, and three numbers of at most ten.
+        let (group, encoded) = Group::build_behind(header, requests, 31 + numbers, |len, out| {
+            out.put_byte(LOCAL);
+            out.put_varint(position);
+            encode_revisions(&revisions, out);
+            out.put_varint(len as u64);
+        });
+        (Self::Local { position, placed: PlacedGroup { group, revisions } }, encoded)
+    }
+
     /// The bytes that go into the Raft entry.
     pub fn encode(&self) -> Bytes {
         let mut out = Vec::with_capacity(self.encoded_len_hint());

@@ -91,6 +91,17 @@ impl Group {
     /// # Panics
     /// If the requests do not hold `header.events` events, or the context names the group's origin.
     pub fn build(header: GroupHeader, requests: &[Request]) -> Self {
+        Self::build_behind(header, requests, 0, |_, _| {}).0
+    }
+
+    /// Like [`build`](Self::build), in one buffer with what `before` puts there first: it is given the
+    /// length of the group, and needs `room` bytes. Returns the whole buffer, too.
+    pub(crate) fn build_behind(
+        header: GroupHeader,
+        requests: &[Request],
+        room: usize,
+        before: impl FnOnce(usize, &mut Vec<u8>),
+    ) -> (Self, Bytes) {
         let events: usize = requests.iter().map(|request| request.events.len()).sum();
         assert_eq!(events, header.events as usize, "events of the group at {:?}", header.first);
         assert_eq!(
@@ -101,17 +112,21 @@ impl Group {
         // Exact: a large buffer that grows is copied, and its pages are cleared, several times over.
         let body: usize = requests.iter().map(Request::encoded_len).sum();
         let head = header.encode();
-        let mut out = Vec::with_capacity(head.len() + body + CHAIN_LEN);
+        let len = head.len() + body + CHAIN_LEN;
+        let mut out = Vec::with_capacity(room + len);
+        before(len, &mut out);
+        let start = out.len();
         out.put(&head);
         for request in requests {
             request.encode(&mut out);
         }
         let body_end = out.len();
-        debug_assert_eq!(body_end, head.len() + body);
-        let chain = Chain::of(&out);
+        debug_assert_eq!(body_end, start + head.len() + body);
+        let chain = Chain::of(&out[start..]);
         out.put(&chain.0);
-        let encoded = Bytes::from(out);
-        Self { header, chain, body: encoded.slice(head.len()..body_end), encoded }
+        let whole = Bytes::from(out);
+        let body = whole.slice(start + head.len()..body_end);
+        (Self { header, chain, body, encoded: whole.slice(start..) }, whole)
     }
 
     /// Reads a group that came from elsewhere: checks the chain hash and every event.

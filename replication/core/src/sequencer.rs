@@ -16,6 +16,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::aggregate::BadOperation;
 use crate::class::Home;
 use crate::command::{Command, PlacedGroup};
@@ -160,6 +162,8 @@ pub struct Ticketed {
     pub ticket: Ticket,
     /// To be proposed, in the order of the tickets.
     pub command: Command,
+    /// The same as bytes.
+    pub encoded: Bytes,
 }
 
 /// Predicts the region's state and writes complete commands. One per term of leadership.
@@ -392,11 +396,10 @@ impl Sequencer {
             context: self.frontier.without(&self.own),
             prev: self.head(&self.own).1,
         };
-        let group = Group::build(header, &draft.requests);
-        let position = self.position;
-        self.pass(&group);
-        let placed = PlacedGroup { group, revisions: draft.revisions };
-        Some(self.send(draft.way, Command::Local { position, placed }))
+        let (command, encoded) =
+            Command::local(self.position, draft.revisions, header, &draft.requests);
+        command.groups().iter().for_each(|placed| self.pass(&placed.group));
+        Some(self.send(draft.way, command, encoded))
     }
 
     /// Writes the command that imports `groups`, each after all that is in its context, and
@@ -438,7 +441,9 @@ impl Sequencer {
                 PlacedGroup { group, revisions }
             })
             .collect();
-        self.send(way, Command::Import { position, groups: placed, digests })
+        let command = Command::Import { position, groups: placed, digests };
+        let encoded = command.encode();
+        self.send(way, command, encoded)
     }
 
     /// Writes a promise that no later event of this region is stamped at or below now.
@@ -448,7 +453,9 @@ impl Sequencer {
     pub fn close(&mut self, unix_ms: u64) -> Result<Ticketed, ClockBehind> {
         let stamp = self.clock.propose(unix_ms, self.last_stamp)?;
         self.last_stamp = stamp;
-        Ok(self.send(OnItsWay::new(self.next_ticket), Command::Close { stamp }))
+        let command = Command::Close { stamp };
+        let encoded = command.encode();
+        Ok(self.send(OnItsWay::new(self.next_ticket), command, encoded))
     }
 
     /// Takes note that the command was applied; its prediction is the region's state now.
@@ -473,12 +480,12 @@ impl Sequencer {
         }
     }
 
-    fn send(&mut self, way: OnItsWay, command: Command) -> Ticketed {
+    fn send(&mut self, way: OnItsWay, command: Command, encoded: Bytes) -> Ticketed {
         let ticket = way.ticket;
         assert_eq!(ticket, self.next_ticket, "one command a ticket");
         self.next_ticket = Ticket(ticket.0 + 1);
         self.overlay.on_their_way.push_back(way);
-        Ticketed { ticket, command }
+        Ticketed { ticket, command, encoded }
     }
 }
 

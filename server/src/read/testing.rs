@@ -163,7 +163,7 @@ impl Site {
             let sequencer = inner.sequencer.as_mut().unwrap();
             self.state.region(|region| make(sequencer, region))
         };
-        if let Some(Ticketed { ticket, command }) = made {
+        if let Some(Ticketed { ticket, command, .. }) = made {
             self.commit(command);
             self.inner.lock().sequencer.as_mut().unwrap().applied(ticket);
         }

@@ -539,9 +539,8 @@ impl Reign {
         }
     }
 
-    fn propose(&mut self, lead: &Lead, Ticketed { ticket, command }: Ticketed) {
+    fn propose(&mut self, lead: &Lead, Ticketed { ticket, encoded, .. }: Ticketed) {
         self.last_ticket = ticket;
-        let encoded = command.encode();
         let now = Instant::now();
         self.gather_until = if encoded.len() < WORTH_A_SYNC { now + GATHER } else { now };
         let proposed = lead.raft.propose_in(self.term, encoded);

@@ -37,12 +37,13 @@ impl Streams {
         events: impl Iterator<Item = (&'a str, u64)> + Clone,
     ) -> Result<(), Refused> {
         for (taken, (stream, found)) in events.clone().enumerate() {
-            let expected = self.heads.get(stream).map_or(0, |head| head.next_revision);
+            let head = self.heads.get_mut(stream);
+            let expected = head.as_ref().map_or(0, |head| head.next_revision);
             if found != expected {
                 events.take(taken).for_each(|(stream, _)| self.give_back(stream));
                 return Err(Refused::Numbers { what: "revision", found, expected });
             }
-            match self.heads.get_mut(stream) {
+            match head {
                 Some(head) => head.next_revision += 1,
                 None => {
                     self.heads.insert(stream.into(), Head { next_revision: 1, ..Head::default() });

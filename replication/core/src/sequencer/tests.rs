@@ -151,7 +151,7 @@ fn a_retry_joins_an_import_that_is_on_its_way() {
     let mut sequencer = leading(&region);
     let requests = [request(&["s-1"]), tagged("s-1", tag(2, 1)), with_ids("s-1", &[1, 2])];
     let group = Author::new(origin("us")).write(at(1), cut(&[]), &requests);
-    let Ticketed { ticket, command } = sequencer.import(&region, vec![group], vec![]);
+    let Ticketed { ticket, command, .. } = sequencer.import(&region, vec![group], vec![]);
     let mut joined = Vec::new();
     for asked in &requests[1..] {
         let (none, verdict) = ask(&mut sequencer, &region, plain(asked.clone()));
@@ -192,7 +192,7 @@ fn an_import_of_a_request_that_is_known_here_does_not_take_its_place() {
 fn zombies_and_reused_ids_are_refused_on_the_way_and_after() {
     let mut region = born("eu");
     let mut sequencer = leading(&region);
-    let Ticketed { command, ticket } = {
+    let Ticketed { command, ticket, .. } = {
         let batch = vec![plain(tagged("s-1", tag(3, 1))), plain(with_ids("s-1", &[1, 2]))];
         sequencer.sequence(NOW, &region, batch).unwrap().0.unwrap()
     };

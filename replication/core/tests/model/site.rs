@@ -84,7 +84,8 @@ impl Leader {
     }
 
     pub fn propose(&mut self, ticketed: Ticketed, promised: Vec<Promised>) {
-        let Ticketed { ticket, command } = ticketed;
+        let Ticketed { ticket, command, encoded } = ticketed;
+        assert_eq!(encoded, command.encode());
         self.on_their_way.push_back(OnItsWay { ticket, bytes: command.encode(), promised });
     }
 

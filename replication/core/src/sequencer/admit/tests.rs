@@ -48,7 +48,7 @@ impl Lone {
 
     /// Applies what is on its way.
     fn settle(&mut self) {
-        for Ticketed { ticket, command } in self.on_their_way.drain(..) {
+        for Ticketed { ticket, command, .. } in self.on_their_way.drain(..) {
             accept(&mut self.region, &command);
             self.sequencer.applied(ticket);
         }
