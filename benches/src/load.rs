@@ -37,6 +37,9 @@ pub struct LoadArgs {
     /// Bytes of an event's payload
     #[arg(long, default_value_t = 256)]
     pub payload: usize,
+    /// Write to the same streams in all regions, so that events conflict
+    #[arg(long)]
+    pub shared: bool,
     /// How long to write
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     pub seconds: u64,
@@ -51,10 +54,11 @@ pub struct LoadArgs {
 impl LoadArgs {
     /// The arguments that repeat this case.
     pub fn command(&self) -> String {
-        let Self { regions, nodes, batch, clients, payload, seconds, .. } = self;
+        let Self { regions, nodes, batch, clients, payload, seconds, shared, .. } = self;
+        let shared = if *shared { " --shared" } else { "" };
         format!(
             "load --regions {regions} --nodes {nodes} --batch {batch} --clients {clients} \
-             --payload {payload} --seconds {seconds}"
+             --payload {payload}{shared} --seconds {seconds}"
         )
     }
 }
@@ -117,7 +121,10 @@ async fn measure(args: &LoadArgs, target: &Target, baseline: Baseline) -> anyhow
         at_most: u64::MAX,
     };
     let before = target.used()?;
-    let written = writers::write(target, load).await?;
+    let written = match args.shared {
+        true => writers::write_to_same_streams(target, load).await?,
+        false => writers::write(target, load).await?,
+    };
     let last = tokio::time::Instant::now();
     let expected = there + written.events;
     let held = target.settled(expected, SETTLES_WITHIN).await?;

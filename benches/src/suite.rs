@@ -64,6 +64,7 @@ fn case(args: &SuiteArgs, regions: u16, nodes: u16, batch: u16) -> LoadArgs {
         batch,
         clients,
         payload: 256,
+        shared: false,
         seconds: args.seconds,
         endpoint: Vec::new(),
         data: args.data.clone(),

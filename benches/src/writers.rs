@@ -76,6 +76,21 @@ pub async fn write(target: &Target, load: Load) -> anyhow::Result<Written> {
     write_in(target, 0..target.regions(), load).await
 }
 
+/// Writes to every region at once, and in all of them to the same streams: nearly every event is in
+/// conflict with some.
+///
+/// # Errors
+/// As [`write()`].
+pub async fn write_to_same_streams(target: &Target, load: Load) -> anyhow::Result<Written> {
+    let mut writers: Vec<(String, Box<dyn Writer>)> = Vec::new();
+    for region in 0..target.regions() {
+        for nth in 0..load.clients {
+            writers.push((format!("load-{nth}"), Box::new(target.client(region)?)));
+        }
+    }
+    write_by(writers, load).await
+}
+
 /// Writes to some regions, by their places.
 ///
 /// # Errors

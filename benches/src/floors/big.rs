@@ -1,6 +1,7 @@
 //! One long history: what an append costs at its end, what the node keeps in memory, how soon it is back.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -35,26 +36,29 @@ pub(super) async fn measure(args: &FloorsArgs) -> anyhow::Result<Vec<Figure>> {
     let folder = scratch(args.data.as_deref())?;
     let mut target = Target::start(1, 1, &folder.path().join("nodes"))?;
     target.ready().await?;
-    let events = args.events / BATCH * BATCH;
-    let each = (events / args.streams.unwrap_or(events / 10).min(events)).max(1);
-    let part = PART.min(events / 2) / BATCH * BATCH;
-    let first = load(&target, 0..part, each).await?;
-    load(&target, part..events - part, each).await?;
-    let last = load(&target, events - part..events, each).await?;
+    let history = History::new(args.events, args.streams);
+    let History { events, part, begun, .. } = history;
+    load(&target, 0..begun, history).await?;
+    let first = load(&target, begun..begun + part, history).await?;
+    load(&target, begun + part..events - part, history).await?;
+    let last = load(&target, events - part..events, history).await?;
     let memory = target.processes()?.anonymous()? as f64 / MIB;
     let streams = target.client_of(NODE)?.status().await?.streams;
-    let history = format!("{events} events in {streams} streams");
+    let words = format!("{events} events in {streams} streams");
     let mut figures = Vec::new();
     for _ in 0..args.rounds {
-        let value = start(&mut target, &stream(stream_of(events - 1, each))).await?.as_secs_f64();
-        figures.push(Figure { row: "start", value, note: history.clone() });
+        let of = stream(history.stream_of(events - 1));
+        let value = start(&mut target, &of).await?.as_secs_f64();
+        figures.push(Figure { row: "start", value, note: words.clone() });
         target.settled(events, SETTLES_WITHIN).await?;
     }
     let after = target.processes()?.anonymous()? as f64 / MIB;
-    let note = format!("{history}; after a start {after:.0}");
+    let note = format!("{words}; after a start {after:.0}");
     figures.push(Figure { row: "memory", value: memory, note });
     let (begin, end) = (first.nodes, last.nodes);
-    let note = format!("{end:.2} over {begin:.2} µs, {part} events each, of {history}");
+    let note = format!(
+        "{end:.2} over {begin:.2} µs, {part} events each, the first after {begun}; {words}"
+    );
     figures.push(Figure { row: "size", value: end / begin, note });
     let [begin, end] = [first, last].map(|cpu| cpu.nodes + cpu.here);
     let note = format!("{end:.2} over {begin:.2} µs");
@@ -62,28 +66,54 @@ pub(super) async fn measure(args: &FloorsArgs) -> anyhow::Result<Vec<Figure>> {
     Ok(figures)
 }
 
+/// What is written. All streams begin in its first events; from then on one event is like another, and
+/// only the length of the history grows.
+#[derive(Debug, Clone, Copy)]
+struct History {
+    events: u64,
+    streams: u64,
+    /// One event in so many begins a stream.
+    each: u64,
+    /// Events after which all streams have begun.
+    begun: u64,
+    /// Events at the beginning and at the end that are compared.
+    part: u64,
+}
+
+impl History {
+    /// Sizes are rounded to whole batches.
+    fn new(events: u64, streams: Option<u64>) -> Self {
+        let events = events / BATCH * BATCH;
+        let streams = streams.unwrap_or(events / 10).clamp(1, events / 2);
+        let part = PART.min(events / 4) / BATCH * BATCH;
+        let each = (part / streams).max(1);
+        let begun = (streams * each).next_multiple_of(BATCH).min(events - 2 * part);
+        Self { events, streams, each, begun, part }
+    }
+
+    /// The stream of event `nth`.
+    fn stream_of(&self, nth: u64) -> u64 {
+        let known = (nth / self.each + 1).min(self.streams);
+        if nth < self.streams * self.each && nth.is_multiple_of(self.each) {
+            nth / self.each
+        } else {
+            // A large odd number spreads them, the same way each time.
+            nth.wrapping_mul(0x9e37_79b9_7f4a_7c15) % known
+        }
+    }
+}
+
 fn stream(number: u64) -> String {
     format!("account-{number}")
 }
 
-/// The stream of event `nth`: one in `each` begins a stream, the others go to any that there is by then. So
-/// what an append consists of is the same all along.
-fn stream_of(nth: u64, each: u64) -> u64 {
-    if nth.is_multiple_of(each) {
-        nth / each
-    } else {
-        // A large odd number spreads them, the same way each time.
-        nth.wrapping_mul(0x9e37_79b9_7f4a_7c15) % (nth / each + 1)
-    }
-}
-
 /// Writes the events of these numbers, and returns what one of them cost until all was final.
-async fn load(target: &Target, events: std::ops::Range<u64>, each: u64) -> anyhow::Result<CpuUs> {
+async fn load(target: &Target, events: Range<u64>, history: History) -> anyhow::Result<CpuUs> {
     let count = events.end - events.start;
     let (next, before) = (Arc::new(AtomicU64::new(events.start)), target.used()?);
     let mut writers = JoinSet::new();
     for _ in 0..WRITERS {
-        writers.spawn(writer(target.client(0)?, Arc::clone(&next), events.end, each));
+        writers.spawn(writer(target.client(0)?, Arc::clone(&next), events.end, history));
     }
     while let Some(done) = writers.join_next().await {
         done??;
@@ -92,7 +122,12 @@ async fn load(target: &Target, events: std::ops::Range<u64>, each: u64) -> anyho
     Ok((target.used()? - before).each(count.max(1)))
 }
 
-async fn writer(client: Client, next: Arc<AtomicU64>, end: u64, each: u64) -> anyhow::Result<()> {
+async fn writer(
+    client: Client,
+    next: Arc<AtomicU64>,
+    end: u64,
+    history: History,
+) -> anyhow::Result<()> {
     let payload = Bytes::from(vec![7; PAYLOAD]);
     loop {
         let first = next.fetch_add(BATCH, Ordering::Relaxed);
@@ -101,7 +136,7 @@ async fn writer(client: Client, next: Arc<AtomicU64>, end: u64, each: u64) -> an
         }
         let mut streams = BTreeMap::<u64, usize>::new();
         for nth in first..first + BATCH {
-            *streams.entry(stream_of(nth, each)).or_default() += 1;
+            *streams.entry(history.stream_of(nth)).or_default() += 1;
         }
         let events = |count| vec![event("Measured").payload(payload.clone()); count];
         let mut streams = streams.into_iter();
@@ -139,17 +174,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn streams_begin_evenly_and_none_is_written_to_before() {
-        let mut begun = 0;
-        for nth in 0..10_000 {
-            let stream = stream_of(nth, 10);
-            if nth % 10 == 0 {
-                assert_eq!(stream, begun, "event {nth} begins a stream");
-                begun += 1;
-            } else {
-                assert!(stream < begun, "event {nth} is of stream {stream}, {begun} is the next");
+    fn streams_begin_first_and_none_is_written_to_before() {
+        for (events, streams) in [(100_000, 10_000), (100_000, 40_000), (100_000, 7)] {
+            let history = History::new(events, Some(streams));
+            let mut begun = 0;
+            for nth in 0..events {
+                let stream = history.stream_of(nth);
+                assert!(stream <= begun, "event {nth} is of stream {stream}, {begun} is the next");
+                begun += u64::from(stream == begun);
+                assert!(nth < history.begun || begun == streams, "event {nth}: {begun} streams");
             }
+            assert!(history.begun + 2 * history.part <= events, "{history:?}");
         }
-        assert_eq!(begun, 1_000);
     }
 }
