@@ -486,8 +486,10 @@ impl Writer {
         self.write_hard_state_if_it_fits()?;
         self.sync_hard_state()?;
         self.write_mark()?;
-        if let Some(active) = &mut self.active {
-            active.cut_off().map_err(failed("cut a segment"))?;
+        match self.active.as_mut().map_or(Ok(()), Active::cut_off) {
+            // The next start does it.
+            Err(error) if is_full(&error) => {}
+            cut => cut.map_err(failed("cut a segment"))?,
         }
         let synced = self.active.as_ref().map_or(Ok(()), |active| self.shared.sync(&*active.file));
         synced.map_err(failed("sync a segment"))

@@ -2,9 +2,14 @@
 
 mod support;
 
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use anabranch_log::disk::MemoryDisk;
-use anabranch_log::{Log, LogOptions, Writer};
-use support::{append, dir, read_all, record, try_open};
+use anabranch_log::{Log, LogError, LogOptions, Writer};
+use support::refusing::{RefusingDisk, Step};
+use support::{Reports, append, dir, read_all, record, try_open};
 
 fn segment() -> std::path::PathBuf {
     dir().join(format!("{:020}.seg", 1))
@@ -67,4 +72,27 @@ fn a_log_that_is_closed_leaves_none() {
         writer.step();
     }
     assert!(file_len(&disk) < 300, "{}", file_len(&disk));
+}
+
+#[test]
+fn a_log_is_closed_in_order_also_where_they_cannot_be_cut_off() {
+    let disk = MemoryDisk::new(1);
+    let full = Arc::new(AtomicBool::new(false));
+    let is_full = Arc::clone(&full);
+    let refusing = RefusingDisk::new(&disk, move |step| match step {
+        Step::SetLen if is_full.load(Ordering::SeqCst) => Err(io::ErrorKind::StorageFull.into()),
+        _ => Ok(()),
+    });
+    let (log, mut writer, _) = Log::open(Arc::new(refusing), dir(), support::options()).unwrap();
+    append(&log, &mut writer, vec![record(1, 1, 60)]);
+    let expected = read_all(&log);
+    full.store(true, Ordering::SeqCst);
+    log.close();
+    while !writer.is_finished() {
+        writer.step();
+    }
+    let reports = Reports::default();
+    log.append(vec![record(2, 1, 60)], reports.done(1));
+    assert!(matches!(reports.take()[..], [(1, Err(LogError::Closed))]), "it did not fail");
+    assert_eq!(read_all(&open(&disk).0), expected);
 }

@@ -15,6 +15,8 @@ pub enum Step {
     Rename,
     /// Bytes of a file.
     Write,
+    /// Another length of a file.
+    SetLen,
     /// Making names durable.
     SyncDir,
 }
@@ -86,6 +88,6 @@ impl DiskFile for RefusingFile {
         self.file.sync()
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
+        (self.ask)(Step::SetLen).and_then(|()| self.file.set_len(len))
     }
 }
