@@ -14,7 +14,7 @@ use super::block::{BlockAt, FileTag};
 use super::filter;
 use super::frontier::Frontier;
 use super::place::GroupPlace;
-use super::rows::Sealing;
+use super::rows::SegmentRows;
 use super::tables::{
     EntryBlock, GroupBlock, StreamBlock, StreamRow, write_entries, write_groups, write_streams,
 };
@@ -84,8 +84,8 @@ pub(crate) struct Directory {
 }
 
 /// The bytes of an index file.
-pub(crate) fn build_file(log_id: [u8; 16], of: Sealing) -> Vec<u8> {
-    let Sealing { start, end, entry_range, entries, mut streams, names, groups } = of;
+pub(crate) fn build_file(log_id: [u8; 16], rows: SegmentRows) -> Vec<u8> {
+    let SegmentRows { start, end, entry_range, entries, mut streams, names, groups } = rows;
     let tag = FileTag { log_id, first_entry: entry_range.start };
     streams.sort_unstable();
     let mut file = Vec::with_capacity(HEADER_BYTES + streams.len() * BYTES_AN_EVENT);

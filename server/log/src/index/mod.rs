@@ -35,7 +35,7 @@ pub use place::{Direction, EntryPlace, GroupPlace, StreamPlace, Wanted};
 use crate::disk::{Disk, OpenMode};
 use block::FileTag;
 
-use rows::{NameHash, Rows, Sealing, name_hash};
+use rows::{NameHash, Rows, SegmentRows, name_hash};
 use sealed::{BlockCache, SealedPart, Source};
 use tail::Tail;
 
@@ -241,7 +241,7 @@ impl EventIndex {
     pub fn install(&self, scan: Scan, end_entry: u64) {
         let _writing = self.shared.writing.lock();
         let (first_entry, bytes) =
-            (scan.rows.first_entry, self.shared.build(scan.rows.sealing(end_entry)));
+            (scan.rows.first_entry, self.shared.build(scan.rows.of_segment(end_entry)));
         let written = self.shared.write(first_entry, &bytes);
         let part = written.unwrap_or_else(|error| {
             tracing::warn!(segment = first_entry, %error, "index stays in memory");
@@ -275,15 +275,15 @@ impl EventIndex {
     /// [`IndexError::Io`]: nothing has changed, try again later.
     pub fn seal(&self, first_entry: u64, end_entry: u64) -> Result<bool, IndexError> {
         let _writing = self.shared.writing.lock();
-        let sealing = {
+        let rows = {
             let state = self.shared.state.read();
             let tail = &state.tail;
             if !state.is_next(first_entry) || tail.end_entry < end_entry {
                 return Ok(false);
             }
-            Sealing { entry_range: first_entry..end_entry, ..tail.rows.sealing(end_entry) }
+            SegmentRows { entry_range: first_entry..end_entry, ..tail.rows.of_segment(end_entry) }
         };
-        let bytes = self.shared.build(sealing);
+        let bytes = self.shared.build(rows);
         let part = self.shared.write(first_entry, &bytes)?;
         let mut state = self.shared.state.write();
         state.tail.drop_before(end_entry, part.directory.end.clone());
@@ -310,8 +310,8 @@ impl Shared {
         self.dir.join(format!("{first_entry:020}.idx"))
     }
 
-    fn build(&self, of: Sealing) -> Vec<u8> {
-        directory::build_file(self.log_id, of)
+    fn build(&self, rows: SegmentRows) -> Vec<u8> {
+        directory::build_file(self.log_id, rows)
     }
 
     fn part(&self, source: Source, first_entry: u64) -> Result<SealedPart, IndexError> {

@@ -27,7 +27,7 @@ pub(crate) fn filter_key(wanted: Wanted<'_>, hash: NameHash) -> u64 {
 }
 
 /// What an index file is made of: rows up to the end of a segment, apart from those that come after.
-pub(crate) struct Sealing {
+pub(crate) struct SegmentRows {
     /// The frontier before the first row, and after the last.
     pub(crate) start: Frontier,
     pub(crate) end: Frontier,
@@ -123,7 +123,7 @@ impl Rows {
     }
 
     /// What the index file of the entries before `end` is made of.
-    pub(crate) fn sealing(&self, end: u64) -> Sealing {
+    pub(crate) fn of_segment(&self, end: u64) -> SegmentRows {
         let entries = self.entries[..self.entries_before(end)].to_vec();
         let start = self.start.next_position;
         let next_position = entries.last().map_or(start, EntryPlace::end_position);
@@ -149,7 +149,7 @@ impl Rows {
         let groups: Vec<_> = groups.filter(|(_, places)| !places.is_empty()).collect();
         let heads = groups.iter().filter_map(|(origin, places)| Some((origin, places.last()?)));
         let promises = &self.promises[..self.promises_before(end)];
-        Sealing {
+        SegmentRows {
             start: self.start.clone(),
             end: self.frontier(next_position, heads, &entries, promises),
             entry_range: self.first_entry..end,

@@ -24,22 +24,22 @@ pub(crate) struct Tail {
 /// Events of one stream. Most streams have one event among so few, which then needs no list.
 enum Events {
     One(u32),
-    Some(Vec<u32>),
+    Many(Vec<u32>),
 }
 
 impl Events {
     fn as_slice(&self) -> &[u32] {
         match self {
             Self::One(one) => std::slice::from_ref(one),
-            Self::Some(events) => events,
+            Self::Many(events) => events,
         }
     }
 
     fn insert(&mut self, place: usize, nth: u32) {
         if let Self::One(one) = *self {
-            *self = Self::Some(vec![one]);
+            *self = Self::Many(vec![one]);
         }
-        if let Self::Some(events) = self {
+        if let Self::Many(events) = self {
             events.insert(place, nth);
         }
     }
