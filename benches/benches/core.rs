@@ -21,7 +21,7 @@ fn sequence_and_encode(c: &mut Criterion) {
     for events in SIZES {
         group.throughput(Throughput::Elements(events));
         group.bench_function(BenchmarkId::from_parameter(events), |b| {
-            let write = |mut author: Author| author.write(events, PAYLOAD).encode();
+            let write = |mut author: Author| author.sequence(events, PAYLOAD).encoded;
             b.iter_batched(|| Author::new("eu"), write, BatchSize::SmallInput);
         });
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anabranch_core::event::{Event, Request};
 use anabranch_core::region::{Outcome, Region};
-use anabranch_core::sequencer::{Sequencer, Submission, Verdict};
+use anabranch_core::sequencer::{Sequencer, Submission, Ticketed, Verdict};
 use anabranch_core::stamp::EPOCH_UNIX_MS;
 use anabranch_core::{Command, Incarnation, Origin, RegionName, ShardId};
 use bytes::Bytes;
@@ -64,6 +64,11 @@ impl Author {
 
     /// The next command: one request of `events` events. Does not apply it.
     pub fn write(&mut self, events: u64, payload: usize) -> Command {
+        self.sequence(events, payload).command
+    }
+
+    /// Like [`write`](Self::write), with the bytes that go into the log.
+    pub fn sequence(&mut self, events: u64, payload: usize) -> Ticketed {
         let request = request(self.written, events, payload);
         let submission = Submission { request, expectations: Vec::new() };
         let now = EPOCH_UNIX_MS + 1_000_000 + self.written;
@@ -73,7 +78,7 @@ impl Author {
             .sequence(now, &self.region, vec![submission])
             .expect("the sample's clock only rises");
         assert!(matches!(verdicts[..], [Verdict::Sequenced { .. }]), "{verdicts:?}");
-        ticketed.expect("one request, one command").command
+        ticketed.expect("one request, one command")
     }
 
     /// The next command, applied here.

@@ -82,13 +82,7 @@ pub async fn write(target: &Target, load: Load) -> anyhow::Result<Written> {
 /// # Errors
 /// As [`write()`].
 pub async fn write_to_same_streams(target: &Target, load: Load) -> anyhow::Result<Written> {
-    let mut writers: Vec<(String, Box<dyn Writer>)> = Vec::new();
-    for region in 0..target.regions() {
-        for nth in 0..load.clients {
-            writers.push((format!("load-{nth}"), Box::new(target.client(region)?)));
-        }
-    }
-    write_by(writers, load).await
+    write_to(target, 0..target.regions(), load, |_, nth| format!("load-{nth}")).await
 }
 
 /// Writes to some regions, by their places.
@@ -100,10 +94,20 @@ pub async fn write_in(
     regions: Range<usize>,
     load: Load,
 ) -> anyhow::Result<Written> {
+    write_to(target, regions, load, |region, nth| format!("load-{region}-{nth}")).await
+}
+
+/// Writes to some regions by writers of these names, told of their region and their number in it.
+async fn write_to(
+    target: &Target,
+    regions: Range<usize>,
+    load: Load,
+    name: impl Fn(usize, usize) -> String,
+) -> anyhow::Result<Written> {
     let mut writers: Vec<(String, Box<dyn Writer>)> = Vec::new();
     for region in regions {
         for nth in 0..load.clients {
-            writers.push((format!("load-{region}-{nth}"), Box::new(target.client(region)?)));
+            writers.push((name(region, nth), Box::new(target.client(region)?)));
         }
     }
     write_by(writers, load).await

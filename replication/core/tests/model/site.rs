@@ -86,7 +86,7 @@ impl Leader {
     pub fn propose(&mut self, ticketed: Ticketed, promised: Vec<Promised>) {
         let Ticketed { ticket, command, encoded } = ticketed;
         assert_eq!(encoded, command.encode());
-        self.on_their_way.push_back(OnItsWay { ticket, bytes: command.encode(), promised });
+        self.on_their_way.push_back(OnItsWay { ticket, bytes: encoded, promised });
     }
 
     pub fn tell_all(&mut self) {
