@@ -267,21 +267,21 @@ impl Homes {
         };
         let (current, last) = self.streams.get(stream).unwrap_or(self.category.as_ref()?);
         let newest = self.streams.values().map(|(_, epoch)| *epoch).fold(*epoch, u32::max);
-        let alone = self.streams.values().all(|(at, _)| at == home);
-        let alone_to = |to: RegionName| {
+        let together = self.streams.values().all(|(at, _)| at == home);
+        let stream_to = |to: RegionName| {
             let (stream, epoch) = (Some(stream.to_owned()), last + 1);
             Change::Released { category: of.clone(), stream, to, epoch }
         };
         let change = match wanted {
-            Wanted::HandOver if current == here => alone_to(other),
+            Wanted::HandOver if current == here => stream_to(other),
             Wanted::HandOverAll if home == here => {
                 let epoch = epoch + 1;
                 Change::Released { category: of.clone(), stream: None, to: other, epoch }
             }
-            Wanted::End if home == here && alone => {
+            Wanted::End if home == here && together => {
                 Change::Ended { category: of.clone(), epoch: newest + 1 }
             }
-            Wanted::End if current == here && home != here => alone_to(home.clone()),
+            Wanted::End if current == here && home != here => stream_to(home.clone()),
             _ => return None,
         };
         (change.next() != Some(here)).then_some(change)

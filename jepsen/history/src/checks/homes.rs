@@ -430,6 +430,13 @@ mod tests {
         evidence
     }
 
+    /// A region held two appends the other way round, the first of them at `place`.
+    fn swap(evidence: &mut Evidence, region: &str, place: usize) {
+        let regional = &mut evidence.regions.get_mut(region).unwrap().regional;
+        regional[place..place + 4].rotate_left(2);
+        renumber(regional);
+    }
+
     /// The first append of eu declares its home and hands over to us, which then writes two events; eu
     /// writes two more.
     fn homed() -> Evidence {
@@ -449,8 +456,7 @@ mod tests {
     fn two_homes_at_once_are_found() {
         let mut evidence = homed();
         // eu wrote its two events without those of us.
-        evidence.regions.get_mut("eu").unwrap().regional[2..].rotate_left(2);
-        renumber(&mut evidence.regions.get_mut("eu").unwrap().regional);
+        swap(&mut evidence, "eu", 2);
         let verdict = judge(check, &evidence);
         assert_eq!(verdict.broken, 1, "{:?}", verdict.words);
         assert!(verdict.ops.contains(&1) && verdict.ops.contains(&2));
@@ -540,8 +546,7 @@ mod tests {
     fn what_is_written_without_the_end_of_the_home_is_found() {
         let mut evidence = with_an_end();
         // eu wrote its two events without those of us.
-        evidence.regions.get_mut("eu").unwrap().regional[2..].rotate_left(2);
-        renumber(&mut evidence.regions.get_mut("eu").unwrap().regional);
+        swap(&mut evidence, "eu", 2);
         let verdict = judge(check, &evidence);
         assert_eq!(
             verdict.broken, 3,
@@ -550,8 +555,7 @@ mod tests {
         );
         // us ends the home without an event of eu from before.
         let mut evidence = with([declared("us", 1), None, None, ended(2), None, None]);
-        evidence.regions.get_mut("us").unwrap().regional[..4].rotate_left(2);
-        renumber(&mut evidence.regions.get_mut("us").unwrap().regional);
+        swap(&mut evidence, "us", 0);
         evidence.history.ops[..2].iter_mut().for_each(|op| op.expects.clear());
         let verdict = judge(check, &evidence);
         assert_eq!(verdict.broken, 1, "{:?}", verdict.words);
