@@ -84,8 +84,8 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if args.seed.is_some() && !still::is_still() {
-        return still::again();
+    if let Some(seed) = args.seed.filter(|_| !still::is_still()) {
+        return still::again(seed);
     }
     if let Some(level) = args.log {
         let lines = tracing_subscriber::fmt().with_max_level(level).with_ansi(false);

@@ -18,10 +18,6 @@ use crate::still;
 /// One seed in so many is run twice, and both runs compared.
 const TWICE_EVERY: usize = 10;
 
-/// Runs that tell a seed of two courses from one that differs every time: garbage that reaches a restarted node
-/// decrypts to one sort of garbage or another (docs/consistency.md).
-const COURSES_BY: usize = 3;
-
 /// How many runs are made.
 #[derive(Debug, Clone)]
 pub struct Campaign {
@@ -132,13 +128,7 @@ impl Shared {
                 (Some(_), true) => self.child(&job)?.0,
                 _ => None,
             };
-            let mut more = Vec::new();
-            if again.is_some() && again != outcome {
-                for _ in 0..COURSES_BY {
-                    more.extend(self.child(&job)?.0);
-                }
-            }
-            self.count(&job, outcome, again.as_ref().map(|again| (again, &more[..])), words);
+            self.count(&job, outcome, again, words);
         }
         Ok(())
     }
@@ -162,7 +152,7 @@ impl Shared {
 
     /// One run in a process of its own. Without an outcome, what it said last.
     fn child(&self, job: &Job) -> anyhow::Result<(Option<Outcome>, String)> {
-        let mut command = still::this_program()?;
+        let mut command = still::this_program(job.seed)?;
         command.args(["--json", "--seed", &job.seed.to_string()]);
         command.args(["--seconds", &job.seconds.to_string()]);
         for kind in &job.choice.only {
@@ -187,14 +177,8 @@ impl Shared {
         Ok((outcome, format!("{words} ({})", child.status)))
     }
 
-    /// Takes note of a run; `again` is a second one, with others if it differed.
-    fn count(
-        &self,
-        job: &Job,
-        outcome: Option<Outcome>,
-        again: Option<(&Outcome, &[Outcome])>,
-        words: String,
-    ) {
+    /// Takes note of a run; `again` is a second one.
+    fn count(&self, job: &Job, outcome: Option<Outcome>, again: Option<Outcome>, words: String) {
         let mut tally = self.tally.lock();
         let mut failure = None;
         match &outcome {
@@ -207,12 +191,9 @@ impl Shared {
             }
             None => failure = Some((format!("the simulation failed: {words}"), Vec::new())),
         }
-        if let (Some(one), Some((other, more))) = (&outcome, again) {
+        if let (Some(one), Some(other)) = (&outcome, &again) {
             tally.coverage.twice += 1;
-            if one != other && has_two_courses(one, other, more) {
-                tally.coverage.two_courses += 1;
-                self.bar.suspend(|| eprintln!("seed {}: takes one of two courses", job.seed));
-            } else if one != other {
+            if one != other {
                 let (one, other) = (&one.fingerprint, &other.fingerprint);
                 let words = format!("runs of one seed differ: {one} and {other}");
                 failure = Some((words, vec!["determinism".to_owned()]));
@@ -231,12 +212,6 @@ impl Shared {
     }
 }
 
-/// Whether all runs of a seed are like one of two, both of which keep the laws.
-fn has_two_courses(one: &Outcome, other: &Outcome, more: &[Outcome]) -> bool {
-    let known = |run: &Outcome| run == one || run == other;
-    more.len() == COURSES_BY && more.iter().all(known) && other.broken.is_empty()
-}
-
 impl Tally {
     /// How often each law was broken.
     pub fn laws(&self) -> BTreeMap<&str, usize> {
@@ -245,23 +220,5 @@ impl Tally {
             *laws.entry(law.as_str()).or_default() += 1;
         }
         laws
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn two_courses_are_two_and_no_more() {
-        let run =
-            |fingerprint: &str| Outcome { fingerprint: fingerprint.into(), ..Outcome::default() };
-        let [a, b, c] = ["a", "b", "c"].map(run);
-        assert!(has_two_courses(&a, &b, &[a.clone(), b.clone(), b.clone()]));
-        assert!(!has_two_courses(&a, &b, &[a.clone(), c, b.clone()]));
-        assert!(
-            !has_two_courses(&a, &b, std::slice::from_ref(&a)),
-            "a run that failed is no course"
-        );
     }
 }
