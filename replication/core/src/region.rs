@@ -23,6 +23,7 @@ mod fingerprint;
 mod producers;
 mod streams;
 
+pub use checkpoint::Snapshot;
 pub use fingerprint::{BUCKETS, Fingerprint, bucket_of};
 pub use producers::{Known, Receipt, RequestKey};
 pub use streams::Head;
@@ -42,7 +43,7 @@ use crate::rights::{self, Rights};
 use crate::stamp::Stamp;
 use fingerprint::Buckets;
 use producers::Producers;
-use streams::Streams;
+use streams::{Place, Streams};
 
 /// What applying one command came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -327,28 +328,34 @@ impl Region {
             let events = requests.iter().flat_map(|request| &request.events);
             events.zip(&placed.revisions).map(|(event, revision)| (event.stream, *revision))
         });
-        self.streams.claim(named)?;
+        let mut places = self.streams.claim(named)?.into_iter();
         for (placed, requests) in groups.iter().zip(&bodies) {
-            self.take_in_group(&placed.group, requests, &placed.revisions);
+            let claimed = placed.revisions.iter().copied().zip(&mut places);
+            self.take_in_group(&placed.group, requests, claimed);
         }
         Ok(())
     }
 
-    fn take_in_group(&mut self, group: &Group, requests: &[RequestRef<'_>], revisions: &[u64]) {
-        let mut revisions = revisions.iter().copied();
+    /// `claimed` has of each event its revision, and where its stream is.
+    fn take_in_group(
+        &mut self,
+        group: &Group,
+        requests: &[RequestRef<'_>],
+        mut claimed: impl Iterator<Item = (u64, Place)>,
+    ) {
         let seed = fingerprint::origin_seed(group.origin());
         for request in requests {
             let first = self.position;
             let mut last_revisions = streams::LastRevisions::default();
             for event in &request.events {
-                let revision = revisions.next().expect("claimed one revision an event");
+                let (revision, stream) = claimed.next().expect("claimed one revision an event");
                 let print = fingerprint::of_event(seed, event.seq, event.encoded);
-                self.streams.record(event.stream, self.position, print);
+                self.streams.record(stream, self.position, print);
                 self.buckets.add(event.stream, print);
                 if event.is_of_the_store() {
                     self.take_in_of_the_store(group, event);
                 }
-                last_revisions.note(event.stream, revision);
+                last_revisions.note(stream, revision);
                 self.position += 1;
             }
             let receipt = Receipt {

@@ -360,25 +360,22 @@ impl Sequencer {
     ) -> Box<[u64]> {
         let mut places: HashMap<&str, usize> = HashMap::new();
         let mut last: Vec<u64> = Vec::new();
-        for stream in streams {
-            let revision = self.next_revision(region, stream);
-            match self.overlay.revisions.get_mut(stream) {
-                Some(entry) => {
-                    if entry.1 != ticket {
-                        way.streams.push(stream.into());
-                    }
-                    *entry = (revision + 1, ticket);
-                }
-                None => {
-                    self.overlay.revisions.insert(stream.into(), (revision + 1, ticket));
-                    way.streams.push(stream.into());
-                }
+        let mut streams = streams.peekable();
+        while let Some(stream) = streams.next() {
+            let mut events = 1;
+            while streams.next_if_eq(&stream).is_some() {
+                events += 1;
             }
-            revisions.push(revision);
-            let next = last.len();
-            match *places.entry(stream).or_insert(next) {
-                place if place == next => last.push(revision),
-                place => last[place] = revision,
+            let first = self.next_revision(region, stream);
+            let next = first + events;
+            if let Some(stream) = self.overlay.foresee(stream, next, ticket) {
+                way.streams.push(stream);
+            }
+            revisions.extend(first..next);
+            let end = last.len();
+            match *places.entry(stream).or_insert(end) {
+                place if place == end => last.push(next - 1),
+                place => last[place] = next - 1,
             }
         }
         last.into()

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anabranch_core::codec::{DecodeError, Put, Reader};
 use anabranch_core::order::Mark;
-use anabranch_core::region::{Outcome, Refused, Region};
+use anabranch_core::region::{Outcome, Refused, Region, Snapshot};
 use anabranch_core::{Command, ShardId};
 use anabranch_log::derived::Checkpoints;
 use anabranch_log::store::Sealing;
@@ -100,7 +100,7 @@ pub(super) struct Checkpointer {
     name: String,
     state: Arc<ShardState>,
     checkpoints: Arc<dyn Checkpoints>,
-    /// Where the state stands. Held while a batch goes in, and while the state is encoded.
+    /// Where the state stands. Held while a batch goes in, and while the state is taken.
     applying: Mutex<Option<Resume>>,
     writing: AtomicBool,
     /// Of the last one that this process wrote.
@@ -141,24 +141,26 @@ impl Checkpointer {
         }
     }
 
-    /// Writes a checkpoint before returning. Waits for a batch that is going in.
+    /// Writes a checkpoint before returning. Batches go in while it is encoded and written.
     pub(super) fn write_now(&self) {
         let at = self.applying.lock();
-        let encoded = at.as_ref().map(|resume| self.encode(resume));
+        let taken = at.as_ref().map(|resume| self.take(resume));
         drop(at);
-        if let Some((at, parts)) = encoded {
+        if let Some((at, head, region)) = taken {
+            let mut parts = vec![head];
+            parts.extend(region.encode());
             self.bytes.store(parts.iter().map(Bytes::len).sum(), Ordering::Relaxed);
             self.put(at, &parts);
         }
     }
 
-    fn encode(&self, resume: &Resume) -> (u64, [Bytes; 2]) {
+    fn take(&self, resume: &Resume) -> (u64, Bytes, Snapshot) {
         let marks = self.state.marks();
-        let region = self.state.region(Region::encode_checkpoint);
+        let region = self.state.region(Region::snapshot);
         let mut head = Vec::with_capacity(1024);
         head.put_slice_with_len(&resume.bytes);
         head.put(&encode_marks(&marks));
-        (resume.index, [head.into(), region])
+        (resume.index, head.into(), region)
     }
 
     fn put(&self, at: u64, parts: &[Bytes]) {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::fingerprint::Fingerprint;
 use super::producers::{Producer, Receipt};
-use super::streams::Head;
+use super::streams::{Head, Rows};
 use super::{Identity, OriginHead, Region};
 use crate::class::Homes;
 use crate::codec::{DecodeError, Put, Reader};
@@ -26,20 +26,59 @@ const VERSION: u8 = 4;
 /// Least number of bytes an encoded receipt takes.
 const RECEIPT_MIN: usize = Origin::ENCODED_MIN + 3 + 8 + 8 + 1;
 
+/// Bytes of streams that are encoded into one part.
+const PART_BYTES: usize = 1024 * 1024;
+
+/// A state as it stood, to be encoded while the region goes on. Taking it does not depend on how many
+/// streams there are.
+#[derive(Debug)]
+pub struct Snapshot {
+    before_streams: Vec<u8>,
+    streams: Rows,
+    after_streams: Vec<u8>,
+}
+
+impl Snapshot {
+    /// The whole state in parts, to be put one after the other. States that came of the same log give equal
+    /// bytes.
+    pub fn encode(self) -> Vec<Bytes> {
+        let mut parts: Vec<Bytes> = Vec::new();
+        let mut part = self.before_streams;
+        part.put_varint(self.streams.len() as u64);
+        for (stream, head) in self.streams.iter() {
+            if part.len() >= PART_BYTES {
+                let next = Vec::with_capacity(PART_BYTES + PART_BYTES / 16);
+                parts.push(std::mem::replace(&mut part, next).into());
+            }
+            part.put_slice_with_len(stream.as_bytes());
+            part.put_varint(head.next_revision);
+            part.put_varint(head.last_position);
+            part.put_u128(head.fingerprint.0);
+        }
+        parts.extend([part.into(), self.after_streams.into()]);
+        parts
+    }
+}
+
 impl Region {
-    /// The whole state. Equal states give equal bytes.
+    /// The state as it stands.
+    pub fn snapshot(&self) -> Snapshot {
+        let mut before_streams = Vec::with_capacity(4096);
+        before_streams.put_byte(VERSION);
+        self.encode_identity(&mut before_streams);
+        before_streams.put_u64(self.position);
+        before_streams.put_u64(self.last_stamp.0);
+        self.encode_origins(&mut before_streams);
+        let mut after_streams = Vec::with_capacity(4096);
+        self.encode_producers(&mut after_streams);
+        self.homes.encode(&mut after_streams);
+        self.rights.encode(&mut after_streams);
+        Snapshot { before_streams, streams: self.streams.rows(), after_streams }
+    }
+
+    /// The whole state as it stands, in one piece; see [`Snapshot::encode`].
     pub fn encode_checkpoint(&self) -> Bytes {
-        let mut out = Vec::with_capacity(4096 + self.streams.len() * 64);
-        out.put_byte(VERSION);
-        self.encode_identity(&mut out);
-        out.put_u64(self.position);
-        out.put_u64(self.last_stamp.0);
-        self.encode_origins(&mut out);
-        self.encode_streams(&mut out);
-        self.encode_producers(&mut out);
-        self.homes.encode(&mut out);
-        self.rights.encode(&mut out);
-        out.into()
+        self.snapshot().encode().concat().into()
     }
 
     /// Reads what [`encode_checkpoint`](Self::encode_checkpoint) wrote.
@@ -120,16 +159,6 @@ impl Region {
             self.peers.insert(digest.origin.clone(), digest);
         }
         Ok(())
-    }
-
-    fn encode_streams(&self, out: &mut Vec<u8>) {
-        out.put_varint(self.streams.len() as u64);
-        for (stream, head) in self.streams.sorted() {
-            out.put_slice_with_len(stream.as_bytes());
-            out.put_varint(head.next_revision);
-            out.put_varint(head.last_position);
-            out.put_u128(head.fingerprint.0);
-        }
     }
 
     fn decode_streams(&mut self, reader: &mut Reader) -> Result<(), DecodeError> {

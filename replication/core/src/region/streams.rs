@@ -1,9 +1,17 @@
 //! Stream heads: of every stream its next revision, last position and fingerprint.
 
+mod rows;
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+
+use hashbrown::HashTable;
 
 use super::Refused;
 use super::fingerprint::{Fingerprint, bucket_of};
+pub(super) use rows::Rows;
 
 /// Where a stream stands in this region's order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -16,99 +24,151 @@ pub struct Head {
     pub fingerprint: Fingerprint,
 }
 
-/// Looked up by name only; wherever the order could be seen, names are sorted.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Where a stream is in the table. Holds until the stream is given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Place(u32);
+
+/// Looked up by name. Gone through in the order in which streams began: the same on every node.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Streams {
-    heads: HashMap<Box<str>, Head>,
+    rows: Rows,
+    /// Numbers of rows, by the hash of the name.
+    numbers: HashTable<u32>,
+    /// Names are chosen by clients, so nobody may know which of them have equal hashes.
+    hasher: RandomState,
 }
 
 impl Streams {
     pub(super) fn len(&self) -> usize {
-        self.heads.len()
+        self.rows.len()
     }
 
     pub(super) fn head(&self, stream: &str) -> Option<Head> {
-        self.heads.get(stream).copied()
+        self.find(stream, self.hash(stream)).map(|nth| *self.rows.head(nth))
     }
 
-    /// Takes the named revisions if each is the next of its stream; else takes none.
+    /// Takes the named revisions if each is the next of its stream, and says where the streams are; else
+    /// takes none.
     pub(super) fn claim<'a>(
         &mut self,
-        events: impl Iterator<Item = (&'a str, u64)> + Clone,
-    ) -> Result<(), Refused> {
-        for (taken, (stream, found)) in events.clone().enumerate() {
-            let head = self.heads.get_mut(stream);
-            let expected = head.as_ref().map_or(0, |head| head.next_revision);
+        events: impl Iterator<Item = (&'a str, u64)>,
+    ) -> Result<Vec<Place>, Refused> {
+        let mut claimed: Vec<Place> = Vec::with_capacity(events.size_hint().0);
+        let mut before = None;
+        for (stream, found) in events {
+            let place = match before {
+                Some((name, place)) if name == stream => place,
+                _ => self.find_or_begin(stream),
+            };
+            before = Some((stream, place));
+            let expected = self.rows.head(place.0).next_revision;
             if found != expected {
-                events.take(taken).for_each(|(stream, _)| self.give_back(stream));
+                self.end_if_empty(place);
+                claimed.into_iter().rev().for_each(|place| self.give_back(place));
                 return Err(Refused::Numbers { what: "revision", found, expected });
             }
-            match head {
-                Some(head) => head.next_revision += 1,
-                None => {
-                    self.heads.insert(stream.into(), Head { next_revision: 1, ..Head::default() });
-                }
-            }
+            self.rows.head_mut(place.0).next_revision += 1;
+            claimed.push(place);
         }
-        Ok(())
+        Ok(claimed)
     }
 
-    fn give_back(&mut self, stream: &str) {
-        let head = self.heads.get_mut(stream).expect("claimed just now");
-        head.next_revision -= 1;
-        if head.next_revision == 0 {
-            self.heads.remove(stream);
+    /// Undoes a claim. Claims are undone last first.
+    fn give_back(&mut self, place: Place) {
+        self.rows.head_mut(place.0).next_revision -= 1;
+        self.end_if_empty(place);
+    }
+
+    /// A stream without events is none. Only the last one to begin can be without.
+    fn end_if_empty(&mut self, Place(nth): Place) {
+        if self.rows.head(nth).next_revision > 0 {
+            return;
         }
+        assert_eq!(nth as usize + 1, self.rows.len(), "streams end in turn");
+        let hash = spread(self.rows.hash(nth));
+        let entry = self.numbers.find_entry(hash, |other| *other == nth);
+        entry.expect("a row has its entry").remove();
+        self.rows.pop();
     }
 
     /// Notes one event whose revision was claimed.
-    pub(super) fn record(&mut self, stream: &str, position: u64, print: Fingerprint) {
-        let head = self.heads.get_mut(stream).expect("its revision was claimed");
+    pub(super) fn record(&mut self, place: Place, position: u64, print: Fingerprint) {
+        let head = self.rows.head_mut(place.0);
         head.last_position = position;
         head.fingerprint = head.fingerprint.plus(print);
     }
 
     pub(super) fn of_bucket(&self, bucket: usize) -> Vec<(&str, Head)> {
-        let mut streams: Vec<_> = self
-            .heads
-            .iter()
-            .filter(|(stream, _)| bucket_of(stream) == bucket)
-            .map(|(stream, head)| (&**stream, *head))
-            .collect();
+        let of_bucket = self.rows.iter().filter(|(stream, _)| bucket_of(stream) == bucket);
+        let mut streams: Vec<_> = of_bucket.map(|(stream, head)| (stream, *head)).collect();
         streams.sort_unstable_by_key(|(stream, _)| *stream);
         streams
     }
 
-    pub(super) fn sorted(&self) -> Vec<(&str, Head)> {
-        let mut streams: Vec<_> = self.heads.iter().map(|(s, head)| (&**s, *head)).collect();
-        streams.sort_unstable_by_key(|(stream, _)| *stream);
-        streams
+    /// All streams, in the order in which they began; to be kept while this changes.
+    pub(super) fn rows(&self) -> Rows {
+        self.rows.clone()
     }
 
     pub(super) fn restore(&mut self, stream: &str, head: Head) {
-        self.heads.insert(stream.into(), head);
+        let place = self.find_or_begin(stream);
+        *self.rows.head_mut(place.0) = head;
+    }
+
+    fn find_or_begin(&mut self, stream: &str) -> Place {
+        let hash = self.hash(stream);
+        if let Some(nth) = self.find(stream, hash) {
+            return Place(nth);
+        }
+        let nth = self.rows.push(stream, hash, Head::default());
+        let rows = &self.rows;
+        self.numbers.insert_unique(spread(hash), nth, |nth| spread(rows.hash(*nth)));
+        Place(nth)
+    }
+
+    fn find(&self, stream: &str, hash: u32) -> Option<u32> {
+        let is_it = |nth: &u32| self.rows.hash(*nth) == hash && self.rows.name(*nth) == stream;
+        self.numbers.find(spread(hash), is_it).copied()
+    }
+
+    fn hash(&self, stream: &str) -> u32 {
+        (self.hasher.hash_one(stream) >> 32) as u32
     }
 }
 
-/// Last revision of each stream of a request, in the order in which the request first names them.
-#[derive(Default)]
-pub(super) struct LastRevisions<'a> {
-    streams: Vec<(&'a str, u64)>,
-    places: HashMap<&'a str, usize>,
+/// Over all 64 bits: the table takes some from either end.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-impl<'a> LastRevisions<'a> {
-    pub(super) fn note(&mut self, stream: &'a str, revision: u64) {
-        if let Some(last) = self.streams.last_mut().filter(|(name, _)| *name == stream) {
+impl PartialEq for Streams {
+    fn eq(&self, other: &Self) -> bool {
+        let has = |(stream, head): (&str, &Head)| other.head(stream) == Some(*head);
+        self.len() == other.len() && self.rows.iter().all(has)
+    }
+}
+
+impl Eq for Streams {}
+
+/// Last revision of each stream of a request, in the order in which the request first names them.
+#[derive(Default)]
+pub(super) struct LastRevisions {
+    streams: Vec<(Place, u64)>,
+    nth: HashMap<Place, usize>,
+}
+
+impl LastRevisions {
+    pub(super) fn note(&mut self, stream: Place, revision: u64) {
+        if let Some(last) = self.streams.last_mut().filter(|(last, _)| *last == stream) {
             last.1 = revision;
             return;
         }
         let next = self.streams.len();
-        let place = *self.places.entry(stream).or_insert(next);
-        if place == next {
+        let nth = *self.nth.entry(stream).or_insert(next);
+        if nth == next {
             self.streams.push((stream, revision));
         } else {
-            self.streams[place].1 = revision;
+            self.streams[nth].1 = revision;
         }
     }
 

@@ -384,6 +384,19 @@ fn checkpoints_give_the_state_back() {
 }
 
 #[test]
+fn a_snapshot_is_of_the_moment_at_which_it_was_taken() {
+    let mut region = lived();
+    let (then, snapshot) = (region.clone(), region.snapshot());
+    // One stream goes on, another begins.
+    let requests = [request(&["cart-1", "cart-3"])];
+    let group = Author::new(origin("asia")).write(at(8), cut(&[]), &requests);
+    accept(&mut region, &import(4, vec![(group, &[2, 0])], vec![]));
+    assert!(region != then);
+    let back = Region::decode_checkpoint(snapshot.encode().concat().into());
+    assert!(back.unwrap() == then);
+}
+
+#[test]
 fn the_smallest_names_fit_in_a_checkpoint() {
     let mut region = Region::new();
     let members = vec![name("a")];

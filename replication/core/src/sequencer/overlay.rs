@@ -15,7 +15,7 @@ use crate::rights::Counter;
 /// region has applied some of them already.
 #[derive(Default)]
 pub(super) struct Overlay {
-    pub(super) revisions: HashMap<Box<str>, (u64, Ticket)>,
+    pub(super) revisions: HashMap<Arc<str>, (u64, Ticket)>,
     pub(super) sequences: HashMap<ProducerTag, (Ticket, Arc<Receipt>)>,
     pub(super) epochs: HashMap<ProducerId, (u32, Ticket)>,
     pub(super) ids: HashMap<EventId, (Ticket, Arc<Receipt>)>,
@@ -28,7 +28,7 @@ pub(super) struct Overlay {
 /// What one command changes.
 pub(super) struct OnItsWay {
     pub(super) ticket: Ticket,
-    pub(super) streams: Vec<Box<str>>,
+    pub(super) streams: Vec<Arc<str>>,
     pub(super) tags: Vec<ProducerTag>,
     pub(super) ids: Vec<EventId>,
     /// Categories whose home it changes, streams that it hands over, counters whose rights it changes.
@@ -52,6 +52,20 @@ impl OnItsWay {
 }
 
 impl Overlay {
+    /// Notes what the next revision of a stream is after a command; returns the stream if this command had
+    /// not changed it before.
+    pub(super) fn foresee(&mut self, stream: &str, next: u64, ticket: Ticket) -> Option<Arc<str>> {
+        let changed = match self.revisions.get_mut(stream) {
+            Some(known) => std::mem::replace(known, (next, ticket)).1 != ticket,
+            None => {
+                let stream: Arc<str> = stream.into();
+                self.revisions.insert(Arc::clone(&stream), (next, ticket));
+                return Some(stream);
+            }
+        };
+        changed.then(|| stream.into())
+    }
+
     /// A retry by ids of a request that is on its way.
     pub(super) fn known_by_ids(&self, ids: &[EventId], content: ContentHash) -> Option<Verdict> {
         let (first, found) = ids.iter().find_map(|id| Some((*id, self.ids.get(id)?)))?;
