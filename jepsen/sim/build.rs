@@ -5,6 +5,9 @@ fn main() {
     if std::env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux") {
         let mut system = cc::Build::new();
         // Whole, because nothing of ours names what is in it: it takes the place of libc's.
-        system.link_lib_modifier("+whole-archive").file("src/still_system.c").compile("still_system");
+        system
+            .link_lib_modifier("+whole-archive")
+            .file("src/still_system.c")
+            .compile("still_system");
     }
 }

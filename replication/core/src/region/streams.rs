@@ -127,8 +127,7 @@ impl Streams {
     }
 
     fn find(&self, stream: &str, hash: u32) -> Option<u32> {
-        let is_it = |nth: &u32| self.rows.hash(*nth) == hash && self.rows.name(*nth) == stream;
-        self.numbers.find(spread(hash), is_it).copied()
+        self.numbers.find(spread(hash), |nth| self.rows.is_of(*nth, stream, hash)).copied()
     }
 
     fn hash(&self, stream: &str) -> u32 {

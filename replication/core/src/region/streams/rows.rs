@@ -1,31 +1,51 @@
 //! A table whose copy costs next to nothing, so that a state can be written out while it changes.
 //!
-//! Rows and names stand in chunks. A copy shares them; whoever changes a chunk first makes it its own.
+//! Rows stand in chunks. A copy shares them; whoever changes a chunk first makes it its own. A row is one line of
+//! a processor's cache, with the name in it if it is short: with very many streams, what an append costs
+//! is how often it waits for memory.
 
 use std::sync::Arc;
 
-use super::Head;
+use super::{Fingerprint, Head};
 
-const CHUNK_ROWS: usize = 1024;
-/// A longer name has a chunk for itself.
-const CHUNK_NAME_BYTES: usize = 64 * 1024;
+const CHUNK_ROWS: usize = 512;
+/// The longest name that fits in its row.
+const SHORT: usize = 26;
+/// Bytes of longer names that stand together. One that is longer still stands alone.
+const LONG_NAMES_BYTES: usize = 64 * 1024;
 
 /// Rows by number, in the order in which they were added. At most `u32::MAX`.
 #[derive(Debug, Clone, Default)]
 pub(in crate::region) struct Rows {
-    chunks: Vec<Arc<Vec<Row>>>,
-    names: Vec<Arc<String>>,
+    chunks: Vec<Arc<[Row]>>,
+    long_names: Vec<Arc<Vec<u8>>>,
     len: usize,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
 struct Row {
     head: Head,
     /// Whatever the caller finds rows by.
     hash: u32,
-    names: u32,
-    start: u32,
-    bytes: u32,
+    name: Name,
+}
+
+const _: () = assert!(size_of::<Row>() == 64);
+
+/// The bytes of a text, here or where the long ones are.
+#[derive(Debug, Clone, Copy)]
+enum Name {
+    Short { bytes: u8, text: [u8; SHORT] },
+    Long { nth: u32, start: u32, bytes: u32 },
+}
+
+impl Row {
+    const EMPTY: Self = Self {
+        head: Head { next_revision: 0, last_position: 0, fingerprint: Fingerprint(0) },
+        hash: 0,
+        name: Name::Short { bytes: 0, text: [0; SHORT] },
+    };
 }
 
 impl Rows {
@@ -33,9 +53,10 @@ impl Rows {
         self.len
     }
 
-    pub(super) fn name(&self, nth: u32) -> &str {
-        let Row { names, start, bytes, .. } = *self.row(nth);
-        &self.names[names as usize][start as usize..][..bytes as usize]
+    /// Whether a row has this name.
+    pub(super) fn is_of(&self, nth: u32, name: &str, hash: u32) -> bool {
+        let row = self.row(nth);
+        row.hash == hash && self.name_of(row) == name.as_bytes()
     }
 
     pub(super) fn hash(&self, nth: u32) -> u32 {
@@ -47,40 +68,38 @@ impl Rows {
     }
 
     pub(super) fn head_mut(&mut self, nth: u32) -> &mut Head {
-        let nth = nth as usize;
-        &mut Arc::make_mut(&mut self.chunks[nth / CHUNK_ROWS])[nth % CHUNK_ROWS].head
+        &mut self.row_mut(nth as usize).head
     }
 
     /// All names and heads, in the order of their numbers.
     pub(in crate::region) fn iter(&self) -> impl Iterator<Item = (&str, &Head)> {
-        let numbers = 0..u32::try_from(self.len).expect("it counts rows in 32 bits");
-        numbers.map(|nth| (self.name(nth), self.head(nth)))
+        let rows = self.chunks.iter().flat_map(|chunk| chunk.iter()).take(self.len);
+        rows.map(|row| {
+            let name = str::from_utf8(self.name_of(row)).expect("it was a text when it came");
+            (name, &row.head)
+        })
     }
 
     /// Adds a row and returns its number.
     pub(super) fn push(&mut self, name: &str, hash: u32, head: Head) -> u32 {
         let nth = u32::try_from(self.len).expect("memory ends before 32 bits of streams do");
-        let (names, start) = self.push_name(name);
-        let bytes = name.len() as u32;
-        if self.len.is_multiple_of(CHUNK_ROWS) {
-            self.chunks.push(Arc::default());
+        let name = self.keep(name.as_bytes());
+        if self.len == self.chunks.len() * CHUNK_ROWS {
+            self.chunks.push(std::iter::repeat_n(Row::EMPTY, CHUNK_ROWS).collect());
         }
-        let chunk = self.chunks.last_mut().expect("there is room in the last one");
-        Arc::make_mut(chunk).push(Row { head, hash, names, start, bytes });
+        *self.row_mut(self.len) = Row { head, hash, name };
         self.len += 1;
         nth
     }
 
     /// Takes the last row away again.
     pub(super) fn pop(&mut self) {
-        let Some(chunk) = self.chunks.last_mut() else { return };
-        let chunk = Arc::make_mut(chunk);
-        let Some(row) = chunk.pop() else { return };
-        if chunk.is_empty() {
-            self.chunks.pop();
+        let Some(last) = self.len.checked_sub(1) else { return };
+        let row = std::mem::replace(self.row_mut(last), Row::EMPTY);
+        if let Name::Long { nth, start, .. } = row.name {
+            Arc::make_mut(&mut self.long_names[nth as usize]).truncate(start as usize);
         }
-        Arc::make_mut(&mut self.names[row.names as usize]).truncate(row.start as usize);
-        self.len -= 1;
+        self.len = last;
     }
 
     fn row(&self, nth: u32) -> &Row {
@@ -88,17 +107,34 @@ impl Rows {
         &self.chunks[nth / CHUNK_ROWS][nth % CHUNK_ROWS]
     }
 
-    /// Which chunk of names it is in, and where it starts.
-    fn push_name(&mut self, name: &str) -> (u32, u32) {
-        let fits = |chunk: &Arc<String>| chunk.len() + name.len() <= CHUNK_NAME_BYTES;
-        if !self.names.last().is_some_and(fits) {
-            self.names.push(Arc::default());
+    fn row_mut(&mut self, nth: usize) -> &mut Row {
+        &mut Arc::make_mut(&mut self.chunks[nth / CHUNK_ROWS])[nth % CHUNK_ROWS]
+    }
+
+    fn name_of<'a>(&'a self, row: &'a Row) -> &'a [u8] {
+        match &row.name {
+            Name::Short { bytes, text } => &text[..usize::from(*bytes)],
+            Name::Long { nth, start, bytes } => {
+                &self.long_names[*nth as usize][*start as usize..][..*bytes as usize]
+            }
         }
-        let nth = self.names.len() - 1;
-        let chunk = Arc::make_mut(&mut self.names[nth]);
-        let start = chunk.len();
-        chunk.push_str(name);
-        (nth as u32, start as u32)
+    }
+
+    fn keep(&mut self, name: &[u8]) -> Name {
+        if name.len() <= SHORT {
+            let mut text = [0; SHORT];
+            text[..name.len()].copy_from_slice(name);
+            return Name::Short { bytes: name.len() as u8, text };
+        }
+        let fits = |names: &Arc<Vec<u8>>| names.len() + name.len() <= LONG_NAMES_BYTES;
+        if !self.long_names.last().is_some_and(fits) {
+            self.long_names.push(Arc::default());
+        }
+        let nth = self.long_names.len() - 1;
+        let names = Arc::make_mut(&mut self.long_names[nth]);
+        let start = names.len();
+        names.extend_from_slice(name);
+        Name::Long { nth: nth as u32, start: start as u32, bytes: name.len() as u32 }
     }
 }
 
@@ -131,16 +167,34 @@ mod tests {
         let after = held(&rows);
         assert_eq!(after.len() as u64, count + 1);
         assert_eq!(after[5], ("stream-5".to_owned(), 1_000_000));
-        assert_eq!(after[count as usize - 1..], [("another".to_owned(), 7), ("one more".to_owned(), 8)]);
+        assert_eq!(
+            after[count as usize - 1..],
+            [("another".to_owned(), 7), ("one more".to_owned(), 8)]
+        );
         assert_eq!(rows.hash(17), 17);
     }
 
     #[test]
     fn names_of_any_length_are_kept_apart() {
-        let names = ["", "a", &"b".repeat(CHUNK_NAME_BYTES - 1), "ü", &"c".repeat(3 * CHUNK_NAME_BYTES), "d"];
+        let long = |letter: &str, bytes| letter.repeat(bytes);
+        let names = [
+            String::new(),
+            "ü".to_owned(),
+            long("a", SHORT),
+            long("b", SHORT + 1),
+            long("c", LONG_NAMES_BYTES - SHORT - 1),
+            long("d", 3 * LONG_NAMES_BYTES),
+            long("e", SHORT + 1),
+        ];
         let mut rows = Rows::default();
-        for name in names {
+        for name in &names {
             rows.push(name, 0, head(1));
+        }
+        assert_eq!(rows.long_names.len(), 3);
+        for (nth, name) in names.iter().enumerate() {
+            let is_of: Vec<_> = names.iter().map(|name| rows.is_of(nth as u32, name, 0)).collect();
+            assert_eq!(is_of.iter().filter(|is| **is).count(), 1, "{name}");
+            assert!(is_of[nth] && !rows.is_of(nth as u32, name, 1));
         }
         assert_eq!(rows.iter().map(|(name, _)| name).collect::<Vec<_>>(), names);
         (0..names.len()).for_each(|_| rows.pop());
