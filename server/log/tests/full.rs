@@ -275,8 +275,9 @@ fn votes_and_cuts_wait_too_where_nothing_can_be_overwritten() {
         // not, and no name can be given.
         let is_full = Arc::clone(&full);
         let copying = RefusingDisk::new(&disk, move |step| match step {
-            Step::SyncDir | Step::SetLen => Ok(()),
-            _ if is_full.load(Ordering::SeqCst) => Err(io::ErrorKind::StorageFull.into()),
+            Step::Create | Step::Rename | Step::Write if is_full.load(Ordering::SeqCst) => {
+                Err(io::ErrorKind::StorageFull.into())
+            }
             _ => Ok(()),
         });
         let (log, mut writer, _) = Log::open(Arc::new(copying), dir(), options()).unwrap();

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Checkpoint, Checkpoints};
+use super::{Checkpoint, CheckpointError, Checkpoints, NAME_BYTES_MAX};
 
 /// Checks an empty store against the contract of [`Checkpoints`].
 ///
@@ -13,8 +13,7 @@ pub fn check(store: &dyn Checkpoints) {
     keeps_the_newest(store);
     joins_parts_of_any_size(store);
     keeps_names_apart(store);
-    assert!(store.put("", 1, &[]).is_err(), "a name is not empty");
-    assert!(store.put("a\0b", 1, &[]).is_err(), "a name holds no zero byte");
+    goes_by_sound_names_only(store);
 }
 
 fn keeps_the_newest(store: &dyn Checkpoints) {
@@ -40,10 +39,31 @@ fn joins_parts_of_any_size(store: &dyn Checkpoints) {
 
 fn keeps_names_apart(store: &dyn Checkpoints) {
     let state = |text: &'static str| [Bytes::from_static(text.as_bytes())];
+    // The last two look like what comes of the others when a number is put behind them.
+    let numbered = ["region-2", "region-00000000000000000006"];
     store.put("reg", 1, &state("short")).expect("kept");
-    store.put("region-2", 2, &state("long")).expect("kept");
+    for (at, name) in (2..).zip(numbered) {
+        store.put(name, at, &state("long")).expect("kept");
+    }
     let read = |name| store.latest(name).map(|held| held.at);
-    assert_eq!((read("reg"), read("region"), read("region-2")), (Some(1), Some(7), Some(2)));
+    assert_eq!((read("reg"), read("region")), (Some(1), Some(7)));
+    assert_eq!(numbered.map(read), [Some(2), Some(3)]);
     store.forget("region").expect("forgotten");
-    assert_eq!((read("reg"), read("region"), read("region-2")), (Some(1), None, Some(2)));
+    assert_eq!((read("reg"), read("region")), (Some(1), None));
+    assert_eq!(numbered.map(read), [Some(2), Some(3)], "of its own each");
+    store.forget("never").expect("there is nothing to forget");
+}
+
+fn goes_by_sound_names_only(store: &dyn Checkpoints) {
+    let longest = "a".repeat(NAME_BYTES_MAX);
+    store.put(&longest, 1, &[]).expect("kept");
+    assert_eq!(store.latest(&longest), Some(Checkpoint { at: 1, bytes: Bytes::new() }));
+    let too_long = "a".repeat(NAME_BYTES_MAX + 1);
+    for name in ["", "a\0b", "Region", "a/b", "..", "a.new", "a_b", "ä", &too_long] {
+        let put = store.put(name, 1, &[]);
+        assert!(matches!(put, Err(CheckpointError::Name { .. })), "{name:?}: {put:?}");
+        let forgotten = store.forget(name);
+        assert!(matches!(forgotten, Err(CheckpointError::Name { .. })), "{name:?}: {forgotten:?}");
+        assert_eq!(store.latest(name), None, "{name:?}");
+    }
 }

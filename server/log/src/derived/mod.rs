@@ -9,6 +9,8 @@
 mod chunk;
 pub mod conformance;
 mod database;
+mod files;
+mod format;
 mod memory;
 mod sled;
 pub mod states;
@@ -20,6 +22,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use self::database::{OpenError, Opened};
+pub use self::files::FileCheckpoints;
 pub use self::memory::MemoryCheckpoints;
 pub use self::sled::SledCheckpoints;
 pub use self::states::{StateError, States};
@@ -36,8 +39,11 @@ pub struct Checkpoint {
 /// Why a checkpoint was not kept. Earlier ones are still there.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// The name is empty, longer than 255 bytes, or holds a zero byte.
-    #[error("{name:?} is no name for a checkpoint")]
+    /// It is no name: checkpoints are files that are called after it.
+    #[error(
+        "{name:?} is no name for a checkpoint: 1 to {} of a to z, 0 to 9 and hyphens",
+        NAME_BYTES_MAX
+    )]
     Name {
         /// The name given.
         name: String,
@@ -84,7 +90,11 @@ pub trait Checkpoints: Send + Sync + 'static {
 /// Number of states kept under each name.
 pub const GENERATIONS: u64 = 2;
 
+/// Most bytes of a name.
+pub const NAME_BYTES_MAX: usize = 64;
+
 fn check_name(name: &str) -> Result<(), CheckpointError> {
-    let fine = (1..=255).contains(&name.len()) && !name.bytes().any(|byte| byte == 0);
-    if fine { Ok(()) } else { Err(CheckpointError::Name { name: name.to_owned() }) }
+    let may_be_in = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+    let sound = (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(may_be_in);
+    if sound { Ok(()) } else { Err(CheckpointError::Name { name: name.to_owned() }) }
 }

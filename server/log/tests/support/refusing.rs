@@ -11,10 +11,16 @@ use anabranch_log::disk::{Disk, DiskFile, Lock, MemoryDisk, OpenMode};
 pub enum Step {
     /// A new file or folder.
     Create,
+    /// A file that is to be read.
+    Open,
     /// A new name.
     Rename,
+    /// A name that goes.
+    Remove,
     /// Bytes of a file.
     Write,
+    /// Making a file's content durable.
+    Sync,
     /// Another length of a file.
     SetLen,
     /// Making names durable.
@@ -40,8 +46,10 @@ impl RefusingDisk {
 
 impl Disk for RefusingDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        if mode == OpenMode::CreateNew {
-            (self.ask)(Step::Create)?;
+        match mode {
+            OpenMode::CreateNew => (self.ask)(Step::Create)?,
+            OpenMode::Read => (self.ask)(Step::Open)?,
+            OpenMode::ReadWrite => {}
         }
         let file = self.disk.open(path, mode)?;
         Ok(Arc::new(RefusingFile { file, ask: Arc::clone(&self.ask) }))
@@ -59,7 +67,7 @@ impl Disk for RefusingDisk {
         (self.ask)(Step::Rename).and_then(|()| self.disk.rename(from, to))
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove(path)
+        (self.ask)(Step::Remove).and_then(|()| self.disk.remove(path))
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         (self.ask)(Step::SyncDir).and_then(|()| self.disk.sync_dir(dir))
@@ -85,7 +93,7 @@ impl DiskFile for RefusingFile {
         (self.ask)(Step::Write).and_then(|()| self.file.write_all_at(offset, parts))
     }
     fn sync(&self) -> io::Result<()> {
-        self.file.sync()
+        (self.ask)(Step::Sync).and_then(|()| self.file.sync())
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
         (self.ask)(Step::SetLen).and_then(|()| self.file.set_len(len))
