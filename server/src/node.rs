@@ -281,12 +281,11 @@ async fn parts(
     certificates: &Certificates,
     gossip: watch::Receiver<Option<Gossip>>,
 ) -> Result<ShardParts, StartError> {
-    let folder = config.data_dir.join("checkpoints");
-    let storage = Arc::clone(&environment.storage);
-    let (checkpoints, opened) = blocking(move || storage.checkpoints(&folder)).await?;
+    let (data_dir, storage) = (config.data_dir.clone(), Arc::clone(&environment.storage));
+    let (checkpoints, opened) = blocking(move || storage.checkpoints(&data_dir)).await?;
     if let Opened::MovedAside { to, reason } = opened {
         let to = to.display();
-        tracing::warn!(%to, reason, "checkpoints were damaged; the state is rebuilt from the log");
+        tracing::warn!(%to, reason, "states were damaged; they are made again from the log");
     }
     Ok(ShardParts {
         identity: Arc::clone(identity),

@@ -26,9 +26,9 @@ pub enum StartError {
     /// Certificates that cannot be used.
     #[error("use the certificates (docs/runbooks/certificates.md)")]
     Certificates(#[from] ConfigError),
-    /// The place for checkpoints cannot be used.
-    #[error("open the checkpoints")]
-    Checkpoints(#[from] anabranch_log::derived::OpenError),
+    /// The place for states cannot be used.
+    #[error("open the states")]
+    States(#[from] anabranch_log::derived::OpenError),
     /// A shard does not open.
     #[error(transparent)]
     Shard(#[from] shard::OpenError),

@@ -114,8 +114,8 @@ async fn a_drained_leader_hands_over_and_comes_back_with_everything() {
     drained.drain().await;
     drop(drained);
     nodes[first] = Some(start(&configs[first]).await);
-    let damaged = configs[first].data_dir.join("checkpoints.damaged-1");
-    assert!(!damaged.exists(), "nothing of the former life held on to the checkpoints");
+    let damaged = configs[first].data_dir.join("states.damaged-1");
+    assert!(!damaged.exists(), "nothing of the former life held on to the states");
     let back = nodes[first].as_ref().unwrap();
     let events = |node: &Node| {
         node.shards().values().map(|shard| shard.state().region(|r| r.position())).sum::<u64>()
@@ -138,8 +138,8 @@ impl Storage for OnMemory {
     fn disk(&self, _: &Path) -> Arc<dyn Disk> {
         Arc::new(self.0.clone())
     }
-    fn checkpoints(&self, folder: &Path) -> Result<(Arc<dyn Checkpoints>, Opened), OpenError> {
-        RealStorage.checkpoints(folder)
+    fn checkpoints(&self, data_dir: &Path) -> Result<(Arc<dyn Checkpoints>, Opened), OpenError> {
+        RealStorage.checkpoints(data_dir)
     }
     fn drive(&self, writer: Writer) -> io::Result<()> {
         RealStorage.drive(writer)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -14,7 +14,8 @@ use anabranch_gossip::{
     SystemResolver, Tuning,
 };
 use anabranch_log::LogOptions;
-use anabranch_log::derived::MemoryCheckpoints;
+use anabranch_log::derived::FileCheckpoints;
+use anabranch_log::derived::states::MemoryStates;
 use anabranch_log::disk::{Disk, MemoryDisk};
 use anabranch_server::env::{Clock, OsSeeds, RealStorage, SystemClock, TokioNet};
 use anabranch_server::raft::{Identity, Node, Timings};
@@ -26,6 +27,8 @@ use tokio::time::Instant;
 use crate::ports::free_address;
 
 const SHARD: ShardId = ShardId(0);
+/// Where a region's checkpoints are on its disk.
+const CHECKPOINTS: &str = "checkpoints";
 
 pub struct World {
     ca: DevCa,
@@ -63,7 +66,7 @@ struct Region {
     /// What its wall clock is off by, over all its lives.
     clock_off_ms: Arc<AtomicI64>,
     disk: MemoryDisk,
-    checkpoints: MemoryCheckpoints,
+    states: MemoryStates,
     rules: LinkRules,
     shard: Shard,
     gossip: Gossip,
@@ -92,9 +95,9 @@ impl World {
         let mut world = Self { ca, names, addresses, regions: Vec::new() };
         for nth in 0..world.names.len() {
             let disk = MemoryDisk::new(nth as u64);
-            let checkpoints = MemoryCheckpoints::new();
+            let states = MemoryStates::new();
             let clock = Arc::default();
-            let region = world.open(nth, clock, disk, checkpoints, LinkRules::new()).await;
+            let region = world.open(nth, clock, disk, states, LinkRules::new()).await;
             world.regions.push(region);
         }
         for region in &world.regions {
@@ -108,7 +111,7 @@ impl World {
         nth: usize,
         clock_off_ms: Arc<AtomicI64>,
         disk: MemoryDisk,
-        checkpoints: MemoryCheckpoints,
+        states: MemoryStates,
         rules: LinkRules,
     ) -> Region {
         let name = self.names[nth].clone();
@@ -124,10 +127,12 @@ impl World {
             // Small, so that a test has sealed segments and index files.
             log: LogOptions { segment_bytes: 64 * 1024, ..LogOptions::new([nth as u8; 16]) },
         };
+        let on_disk = Arc::new(disk.clone());
+        let beside = Arc::new(states.clone());
         let parts = ShardParts {
             identity: Arc::new(Identity::new(name.clone(), NodeId(1))),
-            disk: Arc::new(disk.clone()),
-            checkpoints: Arc::new(checkpoints.clone()),
+            disk: on_disk.clone(),
+            checkpoints: Arc::new(FileCheckpoints::new(on_disk, CHECKPOINTS, beside)),
             storage: Arc::new(RealStorage),
             net: Arc::new(TokioNet),
             tls: None,
@@ -142,7 +147,7 @@ impl World {
         let socket = bind(self.addresses[nth], &rules).await;
         let gossip = self.gossip(nth, &shard, socket, clock);
         publish.send_replace(Some(gossip.clone()));
-        Region { clock_off_ms, disk, checkpoints, rules, shard, gossip }
+        Region { clock_off_ms, disk, states, rules, shard, gossip }
     }
 
     fn gossip(
@@ -214,7 +219,7 @@ impl World {
 
     /// As [`restart`](Self::restart), with something that is derived deleted in between.
     pub async fn restart_without(&mut self, nth: usize, deleted: Derived) {
-        self.restart_after(nth, |disk, checkpoints| forget(deleted, disk, checkpoints)).await;
+        self.restart_after(nth, |disk, states| forget(deleted, disk, states)).await;
     }
 
     /// A copy of a region's disk as it is now, after a power loss.
@@ -226,9 +231,9 @@ impl World {
 
     /// Stops a region, sets its disk back to an older copy, and opens it again.
     pub async fn set_back(&mut self, nth: usize, copy: &MemoryDisk) {
-        self.restart_after(nth, |disk, checkpoints| {
+        self.restart_after(nth, |disk, states| {
             disk.restore(copy);
-            checkpoints.clear();
+            states.clear();
         })
         .await;
     }
@@ -244,18 +249,14 @@ impl World {
         links.iter().find(|link| link.region == self.names[other]).expect("a member").sessions
     }
 
-    async fn restart_after(
-        &mut self,
-        nth: usize,
-        change: impl FnOnce(&MemoryDisk, &MemoryCheckpoints),
-    ) {
+    async fn restart_after(&mut self, nth: usize, change: impl FnOnce(&MemoryDisk, &MemoryStates)) {
         let region = self.regions.remove(nth);
         region.gossip.shutdown().await;
         region.shard.shutdown().await;
-        let Region { clock_off_ms, disk, checkpoints, rules, shard, gossip } = region;
+        let Region { clock_off_ms, disk, states, rules, shard, gossip } = region;
         drop((shard, gossip));
-        change(&disk, &checkpoints);
-        let region = self.open(nth, clock_off_ms, disk, checkpoints, rules).await;
+        change(&disk, &states);
+        let region = self.open(nth, clock_off_ms, disk, states, rules).await;
         ready(&region.shard).await;
         self.regions.insert(nth, region);
     }
@@ -320,16 +321,21 @@ impl World {
 }
 
 /// Deletes what is derived.
-fn forget(deleted: Derived, disk: &MemoryDisk, checkpoints: &MemoryCheckpoints) {
+fn forget(deleted: Derived, disk: &MemoryDisk, states: &MemoryStates) {
     if matches!(deleted, Derived::Checkpoints | Derived::Everything) {
-        checkpoints.clear();
+        remove_files(disk, CHECKPOINTS);
+        states.clear();
     }
     if matches!(deleted, Derived::Index | Derived::Everything) {
-        let index = PathBuf::from("shard-0/index");
-        let files = disk.list(&index).unwrap();
-        assert!(!files.is_empty(), "there are index files to delete");
-        files.iter().for_each(|file| disk.remove(&index.join(file)).unwrap());
+        remove_files(disk, "shard-0/index");
     }
+}
+
+fn remove_files(disk: &MemoryDisk, folder: &str) {
+    let folder = Path::new(folder);
+    let files = disk.list(folder).unwrap();
+    assert!(!files.is_empty(), "there are files in {} to delete", folder.display());
+    files.iter().for_each(|file| disk.remove(&folder.join(file)).unwrap());
 }
 
 /// QUIC lets go of the port of an endpoint a moment after it was closed.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use anabranch_log::derived::MemoryCheckpoints;
+use anabranch_log::derived::states::MemoryStates;
 use anabranch_log::disk::MemoryDisk;
 use anabranch_server::config::{Config, Log, Member, Peer, Size};
 use anyhow::Context;
@@ -309,7 +309,7 @@ fn storage(seed: u64, at: NodeAt, sync: Duration) -> SimStorage {
     let disk_seed = seeds::rng(seed, &format!("disk of {at}")).next_u64();
     SimStorage {
         disk: MemoryDisk::new(disk_seed),
-        checkpoints: MemoryCheckpoints::new(),
+        states: MemoryStates::new(),
         pace: DiskPace::new(sync, seeds::rng(seed, &format!("pace of {at}"))),
         gate: Gate::new(),
     }

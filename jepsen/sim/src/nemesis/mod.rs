@@ -212,7 +212,7 @@ impl Nemesis {
             What::LostCheckpoints(at) => {
                 self.is_up(cluster, *at) && {
                     self.take_down(cluster, nth, *at, false);
-                    cluster.seat(*at).storage.checkpoints.clear();
+                    cluster.seat(*at).storage.lose_checkpoints();
                     true
                 }
             }
@@ -272,8 +272,7 @@ impl Nemesis {
             What::RebuiltRegion(region) => {
                 for at in cluster.region_nodes(*region) {
                     cluster.power_off(at);
-                    cluster.seat(at).storage.disk.restore(&MemoryDisk::new(0));
-                    cluster.seat(at).storage.checkpoints.clear();
+                    cluster.seat(at).storage.lose();
                 }
                 cluster.region_nodes(*region).into_iter().for_each(|at| cluster.restart(at));
                 true
@@ -329,8 +328,7 @@ impl Nemesis {
                 cluster.journal().note("the old copy is put back");
                 for (at, copy) in cluster.region_nodes(*region).into_iter().zip(copies) {
                     cluster.power_off(at);
-                    cluster.seat(at).storage.disk.restore(&copy);
-                    cluster.seat(at).storage.checkpoints.clear();
+                    cluster.seat(at).storage.set_back(&copy);
                 }
                 cluster.region_nodes(*region).into_iter().for_each(|at| cluster.restart(at));
             }
@@ -420,8 +418,7 @@ impl Nemesis {
             return false;
         }
         self.take_down(cluster, nth, at, true);
-        cluster.seat(at).storage.disk.restore(&MemoryDisk::new(0));
-        cluster.seat(at).storage.checkpoints.clear();
+        cluster.seat(at).storage.lose();
         self.bring_up(cluster, nth, at);
         self.replace(cluster, at);
         true

@@ -1,4 +1,4 @@
-//! A node's disk and checkpoints, which outlive its processes, and the one who drives the log.
+//! A node's disk and states, which outlive its processes, and the one who drives the log.
 
 use std::io;
 use std::path::Path;
@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_log::Writer;
-use anabranch_log::derived::{Checkpoints, MemoryCheckpoints, OpenError, Opened};
+use anabranch_log::derived::states::MemoryStates;
+use anabranch_log::derived::{Checkpoints, FileCheckpoints, OpenError, Opened};
 use anabranch_log::disk::{Disk, MemoryDisk};
 use anabranch_server::env::Storage;
 use parking_lot::Mutex;
@@ -15,6 +16,9 @@ use rand::rngs::SmallRng;
 use tokio::sync::Notify;
 
 use super::Gate;
+
+/// Where a node keeps its checkpoints, below its data folder.
+const CHECKPOINTS: &str = "checkpoints";
 
 /// How long a disk takes to make a write durable. Clones share it.
 #[derive(Debug, Clone)]
@@ -51,14 +55,39 @@ impl DiskPace {
 /// Storage of one node, shared by all its lives.
 #[derive(Clone)]
 pub struct SimStorage {
-    /// Log, index and identity.
+    /// Log, index, checkpoints and identity.
     pub disk: MemoryDisk,
-    /// Checkpoints of the applied state.
-    pub checkpoints: MemoryCheckpoints,
+    /// States kept beside the checkpoints; in production they are in sled.
+    pub states: MemoryStates,
     /// How fast it is.
     pub pace: DiskPace,
     /// Closed while the node is paused.
     pub gate: Gate,
+}
+
+impl SimStorage {
+    /// The checkpoints and all states are gone for good.
+    pub fn lose_checkpoints(&self) {
+        let folder = Path::new(CHECKPOINTS);
+        // There is no such folder before the first.
+        if let Ok(files) = self.disk.list(folder) {
+            let remove = |file: &String| self.disk.remove(&folder.join(file));
+            let removed = files.iter().try_for_each(remove);
+            removed.and_then(|()| self.disk.sync_dir(folder)).expect("what is listed goes");
+        }
+        self.states.clear();
+    }
+
+    /// Everything is as it is on another disk; states are gone.
+    pub fn set_back(&self, to: &MemoryDisk) {
+        self.disk.restore(to);
+        self.states.clear();
+    }
+
+    /// Everything is gone.
+    pub fn lose(&self) {
+        self.set_back(&MemoryDisk::new(0));
+    }
 }
 
 impl Storage for SimStorage {
@@ -67,7 +96,9 @@ impl Storage for SimStorage {
     }
 
     fn checkpoints(&self, _: &Path) -> Result<(Arc<dyn Checkpoints>, Opened), OpenError> {
-        Ok((Arc::new(self.checkpoints.clone()), Opened::Whole))
+        let states = Arc::new(self.states.clone());
+        let checkpoints = FileCheckpoints::new(Arc::new(self.disk.clone()), CHECKPOINTS, states);
+        Ok((Arc::new(checkpoints), Opened::Whole))
     }
 
     /// Between a write and its sync time passes, in which the power may fail.
@@ -87,5 +118,42 @@ impl Storage for SimStorage {
             }
         });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use rand::SeedableRng;
+
+    use super::*;
+
+    /// Whether there is a checkpoint, and a state.
+    fn held(storage: &SimStorage) -> (bool, bool) {
+        let (checkpoints, _) = storage.checkpoints(Path::new("")).unwrap();
+        let state = checkpoints.beside().get(b"key").unwrap();
+        (checkpoints.latest("region-0").is_some(), state.is_some())
+    }
+
+    #[test]
+    fn what_is_lost_does_not_come_back_with_a_power_loss() {
+        for seed in 0..10 {
+            let random = SmallRng::seed_from_u64(seed);
+            let (pace, gate) = (DiskPace::new(Duration::ZERO, random), Gate::new());
+            let (disk, states) = (MemoryDisk::new(seed), MemoryStates::new());
+            let storage = SimStorage { disk, states, pace, gate };
+            storage.lose_checkpoints();
+            for lose in [SimStorage::lose_checkpoints, SimStorage::lose] {
+                let (checkpoints, _) = storage.checkpoints(Path::new("")).unwrap();
+                checkpoints.put("region-0", 1, &[]).unwrap();
+                let state = Some(Bytes::from_static(b"state"));
+                checkpoints.beside().write(&[(b"key".to_vec(), state)]).unwrap();
+                storage.disk.crash();
+                assert_eq!(held(&storage), (true, true), "they outlive a power loss");
+                lose(&storage);
+                storage.disk.crash();
+                assert_eq!(held(&storage), (false, false));
+            }
+        }
     }
 }

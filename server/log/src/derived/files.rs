@@ -101,7 +101,7 @@ impl Checkpoints for FileCheckpoints {
             return Err(failed(error));
         }
         // Not before the new one is durable: until then these are all there is.
-        let too_old = (held.len() + 1).saturating_sub(GENERATIONS as usize);
+        let too_old = (held.len() + 1).saturating_sub(GENERATIONS);
         if let Err(error) = self.remove(name, &held[..too_old]) {
             tracing::warn!(name, %error, "old checkpoints stay until the next is written");
         }

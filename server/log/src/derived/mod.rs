@@ -1,31 +1,22 @@
 //! What can always be rebuilt from the log: checkpoints, and many small [`states`] beside them.
 //!
-//! Checkpoints are large states, written a few times a minute. A checkpoint stands for an index of the
-//! log: it says what applying the log up to there gives. It is derived, so losing one costs time and
-//! nothing else; what must not happen is that a damaged one is believed. Values are cut into chunks,
-//! each with a checksum of its own over the name, the log index and the place in the value; the last
-//! two generations of every name are kept, and a damaged one is passed over as if it were not there.
+//! Checkpoints are large states, written once in a while. A checkpoint stands for an index of the log:
+//! it says what applying the log up to there gives. It is derived, so losing one costs time and nothing
+//! else; what must not happen is that a damaged one is believed. The last two generations of every name
+//! are kept, each in a file of which every part is checked, and a damaged one is passed over as if it
+//! were not there.
 
-mod chunk;
 pub mod conformance;
-mod database;
 mod files;
 mod format;
-mod memory;
-mod sled;
 pub mod states;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-pub use self::database::{OpenError, Opened};
 pub use self::files::FileCheckpoints;
-pub use self::memory::MemoryCheckpoints;
-pub use self::sled::SledCheckpoints;
-pub use self::states::{StateError, States};
+pub use self::states::{OpenError, Opened, StateError, States};
 
 /// A state and the log index it stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,25 +39,22 @@ pub enum CheckpointError {
         /// The name given.
         name: String,
     },
-    /// The store underneath failed; it may or may not have been written.
+    /// The disk failed or is full; it may or may not have been written. A later one may succeed.
     #[error("put checkpoint {name} at entry {at}: {reason}")]
     Failed {
         /// Name of the checkpoint.
         name: String,
         /// Log index it was to stand for.
         at: u64,
-        /// What the store said.
+        /// What the disk said.
         reason: String,
     },
-    /// The store underneath failed before and is not used until it is opened again.
-    #[error("the checkpoint store is out of use until it is opened again")]
-    OutOfUse,
 }
 
 /// Keeps the latest states under names. Every implementation passes [`conformance::check`].
 pub trait Checkpoints: Send + Sync + 'static {
     /// Keeps the state made of `parts`, one after the other, that stands for entry `at`. When this
-    /// returns it is durable, as far as the store underneath can be trusted; readers check it anyhow.
+    /// returns it is durable, as far as the disk can be trusted; readers check it anyhow.
     ///
     /// # Errors
     /// Any [`CheckpointError`]; what was there before is still there.
@@ -83,12 +71,12 @@ pub trait Checkpoints: Send + Sync + 'static {
     /// Any [`CheckpointError`].
     fn forget(&self, name: &str) -> Result<(), CheckpointError>;
 
-    /// The states kept beside the checkpoints; what takes these out of use takes those, too.
+    /// The states kept beside the checkpoints.
     fn beside(&self) -> Arc<dyn States>;
 }
 
 /// Number of states kept under each name.
-pub const GENERATIONS: u64 = 2;
+pub const GENERATIONS: usize = 2;
 
 /// Most bytes of a name.
 pub const NAME_BYTES_MAX: usize = 64;

@@ -8,7 +8,8 @@ use std::time::Duration;
 use anabranch_core::{NodeId, RegionName, ShardId};
 use anabranch_gossip::Gossip;
 use anabranch_log::LogOptions;
-use anabranch_log::derived::MemoryCheckpoints;
+use anabranch_log::derived::FileCheckpoints;
+use anabranch_log::derived::states::MemoryStates;
 use anabranch_log::disk::MemoryDisk;
 use anabranch_proto::v1::events_client::EventsClient;
 use tokio::sync::watch;
@@ -106,10 +107,12 @@ impl Cluster {
             drift_max: Duration::from_secs(10),
             log: LogOptions::new([7; 16]),
         };
+        let disk = Arc::new(MemoryDisk::new(identity.node().0));
+        let states = Arc::new(MemoryStates::new());
         let parts = ShardParts {
             identity: Arc::clone(&identity),
-            disk: Arc::new(MemoryDisk::new(identity.node().0)),
-            checkpoints: Arc::new(MemoryCheckpoints::default()),
+            disk: disk.clone(),
+            checkpoints: Arc::new(FileCheckpoints::new(disk, "checkpoints", states)),
             storage: Arc::new(RealStorage),
             net: Arc::clone(&net),
             tls: None,

@@ -18,7 +18,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 pub use self::memory::MemoryStates;
-pub use self::sled::SledStates;
+pub use self::sled::{OpenError, Opened, SledStates};
 
 /// Most bytes of a key. It has at least one.
 pub const KEY_BYTES_MAX: usize = 1024;
@@ -93,7 +93,7 @@ pub enum StateError {
     #[error("a write of states failed half-way; all of them are to be removed and folded again")]
     InDoubt,
     /// The store underneath failed before and is not used until it is opened again.
-    #[error("the checkpoint store is out of use until it is opened again")]
+    #[error("the store of states is out of use until it is opened again")]
     OutOfUse,
 }
 

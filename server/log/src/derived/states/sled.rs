@@ -1,24 +1,27 @@
-//! States in sled, beside the checkpoints.
+//! States in sled.
 
+mod database;
 #[cfg(test)]
 mod tests;
 mod wholeness;
 
 use std::ops::Bound;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
 
+use self::database::Database;
+pub use self::database::{OpenError, Opened};
 use self::wholeness::Wholeness;
-use super::super::database::Database;
 use super::seal::{opened, sealed};
 use super::{Change, StateError, States, check_changes, check_key, first};
 
 /// Keys that are removed at a time when a whole prefix goes.
 const REMOVED_AT_A_TIME: usize = 1_000;
 
-/// Keeps states in a tree of the database that checkpoints are in. Clones are the same states.
+/// Keeps states in a sled database in a folder of its own. Clones are the same states.
 ///
 /// States are meant to be small. sled keeps up to sixteen neighbours together and writes them
 /// together now and then; above 128 KiB they go into a file of their own.
@@ -28,21 +31,26 @@ pub struct SledStates {
 }
 
 struct Shared {
-    database: Arc<Database>,
+    database: Database,
     /// Read while states are read, so that nobody sees half a write.
     wholeness: RwLock<Wholeness>,
 }
 
 impl SledStates {
-    pub(in super::super) fn of(database: Arc<Database>) -> Self {
+    /// Opens the database in `path`, and reads it through.
+    ///
+    /// # Errors
+    /// [`OpenError`] if a damaged folder cannot be moved, or an empty one does not open.
+    pub fn open(path: &Path) -> Result<(Self, Opened), OpenError> {
+        let (database, opened) = Database::open(path)?;
         // If it cannot be known, they are in doubt.
         let empty = database.guarded(|| Ok(database.states().is_empty())).unwrap_or(false);
         let wholeness = RwLock::new(Wholeness::read(database.folder(), empty));
-        Self { shared: Arc::new(Shared { database, wholeness }) }
+        Ok((Self { shared: Arc::new(Shared { database, wholeness }) }, opened))
     }
 
     #[cfg(test)]
-    pub(super) fn tree(&self) -> &::sled::Tree {
+    fn tree(&self) -> &::sled::Tree {
         self.shared.database.states()
     }
 }

@@ -4,7 +4,6 @@ use bytes::Bytes;
 
 use super::conformance::check;
 use super::*;
-use crate::derived::MemoryCheckpoints;
 
 fn put(key: &[u8], state: &[u8]) -> Change {
     (key.to_vec(), Some(Bytes::copy_from_slice(state)))
@@ -170,11 +169,12 @@ fn a_changed_state_is_an_error_that_names_its_key() {
 }
 
 #[test]
-fn in_memory_states_live_as_long_as_the_checkpoints_and_are_lost_with_them() {
-    let checkpoints = MemoryCheckpoints::new();
-    checkpoints.states().write(&[put(b"a", b"kept")]).unwrap();
-    let next_life = checkpoints.clone();
-    assert_eq!(next_life.states().get(b"a"), Ok(state("kept")));
-    next_life.clear();
-    assert_eq!(checkpoints.states().get(b"a"), Ok(None));
+fn in_memory_states_live_as_long_as_a_clone_and_are_lost_for_all() {
+    let states = MemoryStates::new();
+    let next_life = states.clone();
+    states.write(&[put(b"a", b"kept")]).unwrap();
+    drop(states);
+    assert_eq!(next_life.get(b"a"), Ok(state("kept")));
+    next_life.clone().clear();
+    assert_eq!(next_life.get(b"a"), Ok(None));
 }

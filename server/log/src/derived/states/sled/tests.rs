@@ -4,7 +4,6 @@ use bytes::Bytes;
 
 use super::super::conformance::check;
 use super::*;
-use crate::derived::{Checkpoints, Opened, SledCheckpoints};
 
 fn put(key: &[u8], state: &[u8]) -> Change {
     (key.to_vec(), Some(Bytes::copy_from_slice(state)))
@@ -14,28 +13,24 @@ fn state(text: &'static str) -> Option<Bytes> {
     Some(Bytes::from_static(text.as_bytes()))
 }
 
-const DATABASE: &str = "checkpoints";
+const DATABASE: &str = "states";
 
-fn open(folder: &Path) -> (SledCheckpoints, SledStates) {
-    let (checkpoints, opened) = SledCheckpoints::open(&folder.join(DATABASE)).unwrap();
+fn open(folder: &Path) -> SledStates {
+    let (states, opened) = SledStates::open(&folder.join(DATABASE)).unwrap();
     assert_eq!(opened, Opened::Whole, "it opens as it was left");
-    let states = checkpoints.states();
-    (checkpoints, states)
+    states
 }
 
 #[test]
 fn sled_keeps_the_contract() {
     let folder = tempfile::tempdir().unwrap();
-    let (checkpoints, states) = open(folder.path());
-    checkpoints.put("region", 5, &[Bytes::from_static(b"state")]).unwrap();
-    check(&states);
-    assert_eq!(checkpoints.latest("region").unwrap().at, 5, "checkpoints are not states");
+    check(&open(folder.path()));
 }
 
 #[test]
 fn sled_believes_no_value_that_was_changed_cut_or_misplaced() {
     let folder = tempfile::tempdir().unwrap();
-    let (_checkpoints, states) = open(folder.path());
+    let states = open(folder.path());
     states.write(&[put(b"a", b"hello"), put(b"ah", b"ello"), put(b"b", b"hello")]).unwrap();
     let tree = states.tree();
     let whole = tree.get(b"a").unwrap().unwrap().to_vec();
@@ -63,18 +58,17 @@ fn sled_believes_no_value_that_was_changed_cut_or_misplaced() {
 }
 
 #[test]
-fn sled_keeps_states_and_checkpoints_over_a_restart() {
+fn sled_keeps_states_over_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let large = Bytes::from(vec![5; 1_000_000]);
     for round in 0..3u8 {
-        let (checkpoints, states) = open(folder.path());
+        let states = open(folder.path());
         if round > 0 {
             let held = states.get(b"round").unwrap();
             assert_eq!(held.as_deref(), Some(&[round - 1][..]));
             assert!(states.get(b"large") == Ok(Some(large.clone())));
             assert_eq!(states.get(b"gone"), Ok(None));
             assert_eq!(states.scan(b"many", None, 5_000).unwrap().len(), 2_000);
-            assert_eq!(checkpoints.latest("region").unwrap().at, u64::from(round - 1));
         }
         let mut changes = vec![
             put(b"round", &[round]),
@@ -85,11 +79,87 @@ fn sled_keeps_states_and_checkpoints_over_a_restart() {
         let key = |nth: u32| [&b"many"[..], &nth.to_be_bytes()].concat();
         changes.extend((0..2_000).map(|nth| put(&key(nth), &[round; 100])));
         states.write(&changes).unwrap();
-        checkpoints.put("region", u64::from(round), std::slice::from_ref(&large)).unwrap();
-        // The folder opens again only when both have let go of it.
-        drop(checkpoints);
-        assert_eq!(states.get(b"gone"), Ok(None), "states need no checkpoints to live");
+        let clone = states.clone();
+        drop(states);
+        assert_eq!(clone.get(b"gone"), Ok(None), "the folder is in use as long as a clone lives");
     }
+}
+
+/// Overwrites part of every file that sled keeps its data in.
+#[expect(clippy::disallowed_methods, reason = "sled's folder is outside the disk seam")]
+fn scribble(folder: &Path) {
+    for name in ["conf", "db"] {
+        let path = folder.join(name);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let len = bytes.len();
+        bytes[..len.min(4096)].fill(0x5a);
+        std::fs::write(&path, bytes).unwrap();
+    }
+}
+
+#[test]
+fn a_damaged_folder_is_moved_aside_and_an_empty_one_takes_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(DATABASE);
+    for nth in 1..3 {
+        let states = open(folder.path());
+        states.write(&[put(b"a", &[5; 600_000])]).unwrap();
+        drop(states);
+        scribble(&path);
+        let (states, opened) = SledStates::open(&path).unwrap();
+        let aside = folder.path().join(format!("states.damaged-{nth}"));
+        match opened {
+            Opened::MovedAside { to, .. } => assert_eq!(to, aside),
+            Opened::Whole => panic!("a scribbled folder opened as whole"),
+        }
+        assert!(aside.join("db").exists(), "the damaged files are still there to look at");
+        assert_eq!(states.get(b"a"), Ok(None));
+        states.write(&[put(b"a", b"again")]).unwrap();
+        assert_eq!(states.get(b"a"), Ok(state("again")));
+    }
+}
+
+#[test]
+fn a_folder_that_is_still_being_closed_is_waited_for_and_not_taken_for_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let states = open(folder.path());
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            (1..20).for_each(|at| states.write(&[put(b"at", &[at])]).unwrap());
+        });
+        assert_eq!(open(folder.path()).get(b"at"), Ok(Some(Bytes::from_static(&[19]))));
+    });
+}
+
+/// As a release left them that kept checkpoints in sled, too.
+#[test]
+fn checkpoints_of_earlier_releases_are_removed_and_states_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let states = open(folder.path());
+    states.write(&[put(b"a", b"kept")]).unwrap();
+    drop(states);
+    let reopen = || database::open_unlocked(&folder.path().join(DATABASE)).unwrap();
+    let database = reopen();
+    for nth in 0..20_u8 {
+        database.insert([nth], vec![nth; 256 * 1024]).unwrap();
+    }
+    database.flush().unwrap();
+    drop(database);
+    assert_eq!(open(folder.path()).get(b"a"), Ok(state("kept")));
+    assert!(reopen().is_empty());
+    assert_eq!(open(folder.path()).get(b"a"), Ok(state("kept")));
+}
+
+/// What is large goes into a file of its own, for which there is no room here.
+#[test]
+fn after_a_write_that_found_no_room_nothing_waits_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let states = open(folder.path());
+    std::fs::remove_dir_all(folder.path().join(DATABASE).join("blobs")).unwrap();
+    let failed = states.write(&[put(b"a", &[5; 600_000])]).unwrap_err();
+    assert!(matches!(failed, StateError::Write { changes: 1, .. }), "{failed}");
+    assert_eq!(states.write(&[put(b"b", b"")]), Err(StateError::OutOfUse));
+    drop(states);
 }
 
 /// Lets sled fail in the middle of a batch as a full disk does. Each of these states fits beside the
@@ -118,22 +188,19 @@ fn left_behind(folder: &Path) -> tempfile::TempDir {
 #[test]
 fn after_half_a_write_no_state_is_believed_until_all_are_removed() {
     let folder = tempfile::tempdir().unwrap();
-    let (checkpoints, states) = open(folder.path());
+    let states = open(folder.path());
     let old = [put(b"a", b"old")];
     states.write(&old).unwrap();
-    checkpoints.put("region", 5, &[]).unwrap();
     fail_half_way(folder.path(), &states);
     let half = states.tree().scan_prefix(b"n").count();
     assert!((1..40).contains(&half), "sled did {half} of 40, which is what this is about");
     assert_eq!(states.get(b"a"), Err(StateError::OutOfUse));
     assert_eq!(states.write(&old), Err(StateError::OutOfUse));
-    // Neither waits for what sled never writes.
-    checkpoints.put("region", 6, &[]).unwrap_err();
-    drop((checkpoints, states));
+    // It does not wait for what sled never writes.
+    drop(states);
 
     let folder = left_behind(folder.path());
-    let (checkpoints, states) = open(folder.path());
-    assert_eq!(checkpoints.latest("region").unwrap().at, 5, "checkpoints are not in doubt");
+    let states = open(folder.path());
     assert_eq!(states.get(b"a"), Err(StateError::InDoubt));
     assert_eq!(states.scan(&[], None, 1), Err(StateError::InDoubt));
     assert_eq!(states.write(&old), Err(StateError::InDoubt));
@@ -141,9 +208,9 @@ fn after_half_a_write_no_state_is_believed_until_all_are_removed() {
     states.remove_all(&[]).unwrap();
     assert_eq!(states.scan(&[], None, 1), Ok(Vec::new()));
     states.write(&old).unwrap();
-    drop((checkpoints, states));
+    drop(states);
 
-    let (_checkpoints, states) = open(folder.path());
+    let states = open(folder.path());
     assert_eq!(states.get(b"a"), Ok(state("old")), "folded again, they are believed again");
 }
 
@@ -152,7 +219,7 @@ fn after_half_a_write_no_state_is_believed_until_all_are_removed() {
 #[expect(clippy::disallowed_methods, reason = "sled's folder is outside the disk seam")]
 fn a_write_is_there_whole_or_not_at_all_wherever_it_was_cut_off() {
     let folder = tempfile::tempdir().unwrap();
-    let (_checkpoints, states) = open(folder.path());
+    let states = open(folder.path());
     let write = |round: u8| {
         let put = |nth: u16| put(&nth.to_be_bytes(), &[round; 300]);
         states.write(&(0..2_000).map(put).collect::<Vec<_>>()).unwrap();
@@ -167,7 +234,7 @@ fn a_write_is_there_whole_or_not_at_all_wherever_it_was_cut_off() {
         let image = left_behind(before.path());
         let rest = before_log.get(cut..).unwrap_or_default();
         std::fs::write(log_of(&image), [&after_log[..cut], rest].concat()).unwrap();
-        let (_checkpoints, states) = open(image.path());
+        let states = open(image.path());
         let found = states.scan(&[], None, usize::MAX).unwrap();
         let round = found[0].1[0];
         assert_eq!(found.len(), 2_000);
@@ -178,13 +245,15 @@ fn a_write_is_there_whole_or_not_at_all_wherever_it_was_cut_off() {
 }
 
 #[test]
-fn a_panic_inside_takes_states_out_of_use_with_the_checkpoints() {
+fn a_panic_inside_takes_states_out_of_use_and_harms_nobody() {
     let folder = tempfile::tempdir().unwrap();
-    let (checkpoints, states) = open(folder.path());
+    let states = open(folder.path());
     states.write(&[put(b"a", b"")]).unwrap();
-    checkpoints.panic_inside();
+    states.shared.database.panic_inside();
     assert_eq!(states.get(b"a"), Err(StateError::OutOfUse));
     assert_eq!(states.scan(&[], None, 1), Err(StateError::OutOfUse));
     assert_eq!(states.write(&[put(b"a", b"")]), Err(StateError::OutOfUse));
     assert_eq!(states.remove_all(&[]), Err(StateError::OutOfUse));
+    let said = StateError::OutOfUse.to_string();
+    assert_eq!(said, "the store of states is out of use until it is opened again");
 }

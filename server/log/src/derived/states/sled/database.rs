@@ -1,4 +1,4 @@
-//! The sled database that everything derived is in, which is not trusted.
+//! The sled database that states are in, which is not trusted.
 //!
 //! After power loss, a full disk or a flipped bit sled 0.34 may lose what it flushed, return an error,
 //! or panic, on opening and later. So every call into it is guarded, every value carries its own
@@ -16,14 +16,13 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::CheckpointError;
-use super::states::StateError;
+use super::StateError;
 
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 /// How often, and after how long, a folder that is still locked is tried again: for two seconds.
 const LOCK_TRIES: u32 = 100;
 const LOCK_RETRY_AFTER: Duration = Duration::from_millis(20);
-/// Name of the tree that states are in. Checkpoints are in the nameless one.
+/// Name of the tree that states are in.
 const STATES: &str = "states";
 
 /// How the folder was found.
@@ -44,7 +43,7 @@ pub enum Opened {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A damaged folder could not be renamed.
-    #[error("move damaged checkpoints from {from} to {to}")]
+    #[error("move damaged states from {from} to {to}")]
     MoveAside {
         /// The damaged folder.
         from: PathBuf,
@@ -54,7 +53,7 @@ pub enum OpenError {
         source: std::io::Error,
     },
     /// An empty folder does not open either.
-    #[error("open empty checkpoints in {path}: {reason}")]
+    #[error("open empty states in {path}: {reason}")]
     Empty {
         /// The folder.
         path: PathBuf,
@@ -67,24 +66,19 @@ pub enum OpenError {
 pub(super) struct Database {
     folder: PathBuf,
     /// There until it is dropped.
-    trees: Option<Trees>,
+    open: Option<Open>,
     broken: AtomicBool,
     writing: Mutex<()>,
 }
 
-struct Trees {
-    checkpoints: ::sled::Db,
+struct Open {
     states: ::sled::Tree,
+    /// Closed when this goes.
+    _database: ::sled::Db,
 }
 
 /// A failure inside came before.
 pub(super) struct OutOfUse;
-
-impl From<OutOfUse> for CheckpointError {
-    fn from(_: OutOfUse) -> Self {
-        Self::OutOfUse
-    }
-}
 
 impl From<OutOfUse> for StateError {
     fn from(_: OutOfUse) -> Self {
@@ -95,20 +89,20 @@ impl From<OutOfUse> for StateError {
 impl Database {
     /// Opens the database in `path`, and reads it through.
     pub(super) fn open(path: &Path) -> Result<(Self, Opened), OpenError> {
-        let with = |trees| Self {
+        let with = |open| Self {
             folder: path.to_owned(),
-            trees: Some(trees),
+            open: Some(open),
             broken: AtomicBool::new(false),
             writing: Mutex::new(()),
         };
         match open_and_read(path) {
-            Ok(trees) => Ok((with(trees), Opened::Whole)),
+            Ok(open) => Ok((with(open), Opened::Whole)),
             Err(reason) => {
                 let to = move_aside(path)?;
-                tracing::warn!(to = %to.display(), reason, "moved damaged checkpoints aside");
-                let trees = open_and_read(path)
+                tracing::warn!(to = %to.display(), reason, "moved damaged states aside");
+                let open = open_and_read(path)
                     .map_err(|reason| OpenError::Empty { path: path.to_owned(), reason })?;
-                Ok((with(trees), Opened::MovedAside { to, reason }))
+                Ok((with(open), Opened::MovedAside { to, reason }))
             }
         }
     }
@@ -117,16 +111,8 @@ impl Database {
         &self.folder
     }
 
-    pub(super) fn checkpoints(&self) -> &::sled::Db {
-        &self.trees().checkpoints
-    }
-
     pub(super) fn states(&self) -> &::sled::Tree {
-        &self.trees().states
-    }
-
-    fn trees(&self) -> &Trees {
-        self.trees.as_ref().expect("not dropped")
+        &self.open.as_ref().expect("not dropped").states
     }
 
     /// To be held while anything is written and flushed: who waits finds out of a failure before
@@ -141,14 +127,14 @@ impl Database {
         if self.broken.load(Ordering::Acquire) { Err(OutOfUse) } else { Ok(()) }
     }
 
-    /// Does `work` with one of the trees; a panic in it is an error.
+    /// Does `work` with the tree; a panic in it is an error.
     pub(super) fn guarded<T>(
         &self,
         work: impl FnOnce() -> Result<T, ::sled::Error>,
     ) -> Result<T, String> {
         let result = guarded(work);
         if let Err(reason) = &result {
-            tracing::error!(reason, "the checkpoint store failed and is out of use");
+            tracing::error!(reason, "the store of states failed and is out of use");
             self.broken.store(true, Ordering::Release);
         }
         result
@@ -165,7 +151,7 @@ impl Drop for Database {
     fn drop(&mut self) {
         if self.usable().is_err() {
             // What closing would flush is not to be had. The process holds on to the files until it ends.
-            std::mem::forget(self.trees.take());
+            std::mem::forget(self.open.take());
         }
     }
 }
@@ -183,14 +169,19 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, ::sled::Error>) -> Result<T, Stri
 }
 
 /// Opens a database and reads every pair, so that damage shows now and not when a state is needed.
-fn open_and_read(path: &Path) -> Result<Trees, String> {
+fn open_and_read(path: &Path) -> Result<Open, String> {
     let work = || {
-        let checkpoints = open_unlocked(path)?;
-        let states = checkpoints.open_tree(STATES)?;
-        for pair in checkpoints.iter().chain(states.iter()) {
+        let database = open_unlocked(path)?;
+        // Earlier releases kept checkpoints in the nameless tree; nobody would ever remove them.
+        if !database.is_empty() {
+            database.clear()?;
+            database.flush()?;
+        }
+        let states = database.open_tree(STATES)?;
+        for pair in &states {
             pair?;
         }
-        Ok(Trees { checkpoints, states })
+        Ok(Open { states, _database: database })
     };
     guarded(work)
 }
@@ -198,7 +189,7 @@ fn open_and_read(path: &Path) -> Result<Trees, String> {
 /// A database that was closed keeps its lock until a thread of sled's has ended, a moment later. That
 /// is no damage: it is waited for.
 #[expect(clippy::disallowed_methods, reason = "sled does not tell when it lets go of its lock")]
-fn open_unlocked(path: &Path) -> Result<::sled::Db, ::sled::Error> {
+pub(super) fn open_unlocked(path: &Path) -> Result<::sled::Db, ::sled::Error> {
     // Every put flushes; the timer would only add writes.
     let config = ::sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
     for _ in 0..LOCK_TRIES {
