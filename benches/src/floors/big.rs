@@ -24,7 +24,7 @@ const WRITERS: usize = 8;
 /// Events in one append.
 const BATCH: u64 = 1_000;
 /// Events at the beginning and at the end of the history that are compared, if there are twice as many.
-const PART: u64 = 1_000_000;
+const PART: u64 = 2_000_000;
 /// How long one attempt to read may take while the node starts.
 const ATTEMPT: Duration = Duration::from_millis(20);
 const LOOK: Duration = Duration::from_millis(2);
