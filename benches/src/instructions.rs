@@ -1,5 +1,5 @@
-//! Instructions that a node takes for an event, counted by callgrind: they do not depend on how busy the
-//! machine is, so one commit can be compared with another.
+//! Instructions and allocations that a node takes for an event, counted by callgrind: they do not depend on how
+//! busy the machine is, so one commit can be compared with another.
 //!
 //! What the node does by itself meanwhile (beats, promises, followers) is counted, too; the more events, the
 //! less of it there is in each.
@@ -21,6 +21,9 @@ use crate::writers::{self, Load};
 
 const NODE: Place = Place { region: 0, node: 0 };
 const BATCH: usize = 1_000;
+/// Clients that append one event at a time, and how many of the events are written so.
+const SINGLES_CLIENTS: usize = 64;
+const SINGLES_SHARE: u64 = 10;
 const PAYLOAD: usize = 256;
 const WITHIN: Duration = Duration::from_secs(600);
 
@@ -35,11 +38,27 @@ pub struct InstructionsArgs {
     pub data: Option<PathBuf>,
 }
 
-/// Instructions of the node for each event.
+/// What the node takes for each event.
 #[derive(Debug)]
 pub struct Instructions {
-    append: u64,
-    replay: u64,
+    batches: Taken,
+    singles: Taken,
+    replay: Taken,
+}
+
+/// Instructions, and calls that allocate memory or make what was allocated larger.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Taken {
+    instructions: f64,
+    allocations: f64,
+}
+
+impl Taken {
+    fn each(self, events: u64) -> Self {
+        let events = events.max(1) as f64;
+        let (instructions, allocations) = (self.instructions / events, self.allocations / events);
+        Self { instructions, allocations }
+    }
 }
 
 /// Counts them.
@@ -55,16 +74,20 @@ pub async fn run(args: &InstructionsArgs) -> anyhow::Result<Instructions> {
     processes.kill(NODE).await?;
     let (binary, data) = (processes.binary().to_owned(), processes.data(NODE)?.to_owned());
     let mut node = Counted::start(&binary, &data)?;
-    let there = target.ready().await?;
-    let at_most = args.events / BATCH as u64;
-    let load = Load { batch: BATCH, clients: 1, payload: PAYLOAD, within: WITHIN, at_most };
-    node.taken()?;
-    let written = writers::write_in(&target, 0..1, load).await?.events;
-    ensure!(written > 0, "nothing was written in {WITHIN:?}");
-    target.settled(there + written, SETTLES_WITHIN).await?;
-    let append = node.taken()? / written;
+    let mut there = target.ready().await?;
+    let mut append = async |batch, clients, at_most| -> anyhow::Result<Taken> {
+        let load = Load { batch, clients, payload: PAYLOAD, within: WITHIN, at_most };
+        node.taken()?;
+        let written = writers::write_in(&target, 0..1, load).await?.events;
+        ensure!(written > 0, "nothing was written in {WITHIN:?}");
+        there += written;
+        target.settled(there, SETTLES_WITHIN).await?;
+        Ok(node.taken()?.each(written))
+    };
+    let singles = append(1, SINGLES_CLIENTS, args.events / SINGLES_SHARE).await?;
+    let batches = append(BATCH, 1, args.events / BATCH as u64).await?;
     let events = read(&target, Order::Regional).await?;
-    Ok(Instructions { append, replay: node.taken()? / events })
+    Ok(Instructions { batches, singles, replay: node.taken()?.each(events) })
 }
 
 /// A node under callgrind. Dropping it kills it.
@@ -87,8 +110,8 @@ impl Counted {
         Ok(Self { child: child.context("start valgrind: is it installed?")?, out, dumps: 0 })
     }
 
-    /// Instructions since the last time.
-    fn taken(&mut self) -> anyhow::Result<u64> {
+    /// What was taken since the last time.
+    fn taken(&mut self) -> anyhow::Result<Taken> {
         let id = self.child.id().to_string();
         let asked = Command::new("callgrind_control").args(["--dump", &id]).output();
         let asked = asked.context("run callgrind_control")?;
@@ -96,7 +119,8 @@ impl Counted {
         self.dumps += 1;
         let path = format!("{}.{}", self.out.display(), self.dumps);
         let dump = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-        total(&dump).with_context(|| format!("no total in {path}"))
+        let total = total(&dump).with_context(|| format!("no total in {path}"))?;
+        Ok(Taken { instructions: total as f64, allocations: allocations(&dump) as f64 })
     }
 }
 
@@ -107,16 +131,49 @@ impl Drop for Counted {
     }
 }
 
+/// What Rust's code calls for memory, whichever allocator is behind it.
+const ALLOCATORS: [&str; 3] = ["__rust_alloc", "__rust_alloc_zeroed", "__rust_realloc"];
+
 /// The instructions of a dump.
 fn total(dump: &str) -> Option<u64> {
     let of = |name: &str| dump.lines().find_map(|line| line.strip_prefix(name));
     of("totals: ").or_else(|| of("summary: "))?.split_whitespace().next()?.parse().ok()
 }
 
+/// Calls of the allocator in a dump. Callgrind writes `cfn=(number) name` above the calls of a function, and the
+/// name only the first time.
+fn allocations(dump: &str) -> u64 {
+    let mut numbers: Vec<&str> = Vec::new();
+    let mut allocates = false;
+    let mut calls = 0;
+    for line in dump.lines() {
+        if let Some(of) = line.strip_prefix("cfn=").or_else(|| line.strip_prefix("fn=")) {
+            let (number, name) = of.split_once(' ').unwrap_or((of, ""));
+            if ALLOCATORS.iter().any(|allocator| name.ends_with(allocator)) {
+                numbers.push(number);
+            }
+            allocates = numbers.contains(&number);
+        } else if let Some(rest) = line.strip_prefix("calls=").filter(|_| allocates) {
+            let count = rest.split_whitespace().next().and_then(|count| count.parse::<u64>().ok());
+            calls += count.unwrap_or(0);
+        }
+    }
+    calls
+}
+
 impl fmt::Display for Instructions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "append    {} instructions an event, batches of {BATCH}", self.append)?;
-        writeln!(f, "replay    {} instructions an event, regional order", self.replay)
+        writeln!(f, "| an event of | instructions of the node | allocations |")?;
+        writeln!(f, "|---|---|---|")?;
+        let rows = [
+            ("an append of 1,000", self.batches),
+            ("single appends of 64 clients", self.singles),
+            ("a replay in regional order", self.replay),
+        ];
+        for (what, Taken { instructions, allocations }) in rows {
+            writeln!(f, "| {what} | {instructions:.0} | {allocations:.2} |")?;
+        }
+        Ok(())
     }
 }
 
@@ -130,5 +187,14 @@ mod tests {
         assert_eq!(total(dump), Some(34));
         assert_eq!(total("summary: 12 3\n"), Some(12));
         assert_eq!(total("fn=(1) totals\n"), None);
+    }
+
+    #[test]
+    fn calls_of_the_allocator_are_counted_whoever_calls_it() {
+        let dump = "fn=(1) main\n1 5\ncfn=(2) __rustc::__rust_alloc\ncalls=3 7\n1 90\n\
+                    cfn=(3) other\ncalls=50 8\n1 9\n\
+                    fn=(4) __rustc::__rust_realloc\n2 4\n\
+                    fn=(3)\n4 4\ncfn=(2)\ncalls=4 7\n1 2\ncfn=(4)\ncalls=10 7\n1 2\n";
+        assert_eq!(allocations(dump), 17);
     }
 }

@@ -77,11 +77,9 @@ mod tests {
     /// Draws in a process of its own for `seed`, which runs this test again.
     fn drawn_for(seed: u64) -> String {
         let mut child = this_program(seed).unwrap();
-        child.args([
-            "--exact",
-            "--nocapture",
-            "still::tests::what_the_system_draws_follows_from_the_seed",
-        ]);
+        let test = "still::tests::what_the_system_draws_follows_from_the_seed";
+        // As in a simulation, nobody else draws.
+        child.args(["--exact", test, "--nocapture", "--test-threads=1"]);
         let said = String::from_utf8(child.output().unwrap().stdout).unwrap();
         let drawn = said.lines().find_map(|line| line.split_once(DRAWN));
         drawn.unwrap_or_else(|| panic!("it drew nothing: {said}")).1.to_owned()
