@@ -76,6 +76,27 @@ fn commands_written_ahead_of_each_other_are_all_accepted() {
 }
 
 #[test]
+fn what_a_command_changed_is_forgotten_once_it_has_landed() {
+    let mut region = born("eu");
+    let mut sequencer = leading(&region);
+    let first = sequenced(&mut sequencer, &region, request(&["a", "b", "a"]));
+    let second = sequenced(&mut sequencer, &region, request(&["c", "a"]));
+    let third = sequenced(&mut sequencer, &region, request(&["c"]));
+    let mut foreseen = |landed: &Ticketed| {
+        accept(&mut region, &landed.command);
+        sequencer.applied(landed.ticket);
+        let mut streams: Vec<String> =
+            sequencer.overlay.revisions.keys().map(|stream| stream.to_string()).collect();
+        streams.sort();
+        streams
+    };
+    // What a later command changes as well is foreseen until that has landed.
+    assert_eq!(foreseen(&first), ["a", "c"]);
+    assert_eq!(foreseen(&second), ["c"]);
+    assert_eq!(foreseen(&third), [""; 0]);
+}
+
+#[test]
 fn expectations_see_what_is_on_its_way() {
     let mut region = born("eu");
     let mut sequencer = leading(&region);

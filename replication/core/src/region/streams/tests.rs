@@ -24,6 +24,7 @@ fn what_is_claimed_in_part_is_given_back() {
         assert!(matches!(error, Refused::Numbers { what: "revision", .. }), "{error}");
         assert_eq!(state(&streams), before, "after {refused:?}");
         assert_eq!((streams.len(), streams.head("c")), (2, None));
+        assert_eq!(streams.numbers.len(), 2, "nothing is left of streams that did not begin");
     }
     assert_eq!(claimed(&mut streams, &[("c", 0), ("d", 0), ("a", 2)]).unwrap(), [2, 3, 0]);
 }
