@@ -6,6 +6,7 @@
 
 pub mod aggregates;
 pub mod baseline;
+pub mod catch_up;
 pub mod compare;
 pub mod cpu;
 pub mod disk;
