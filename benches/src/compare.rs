@@ -11,6 +11,7 @@
 mod anabranch;
 mod append;
 mod case;
+mod catch_up;
 mod etcd;
 mod grpc;
 mod history;
@@ -46,7 +47,7 @@ pub struct CompareArgs {
     /// Peers beside Anabranch, by parts of their names: umadb, nats, redis, postgresql, etcd [default: all]
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Appends as BATCHxCLIENTSxPAYLOAD, and `history`, `lag`, `loss` [default: those of RESULTS.md]
+    /// Appends as BATCHxCLIENTSxPAYLOAD, and `history`, `lag`, `loss`, `catch-up` [default: those of RESULTS.md]
     #[arg(long, value_delimiter = ',')]
     cases: Vec<Case>,
     /// Turns of each peer in each case
@@ -55,7 +56,7 @@ pub struct CompareArgs {
     /// How long one peer appends in one turn
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
-    /// Events that are replayed
+    /// Events that are replayed, and at most 200,000 of them that a site misses
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..))]
     events: u64,
     /// The markdown file whose section is written anew; plots go to `plots` beside it [default: printed]
@@ -173,21 +174,24 @@ impl Run<'_> {
             Case::History => report.histories = self.histories().await?,
             Case::Lag => report.lags = self.lags().await?,
             Case::Loss => report.losses = self.losses().await?,
+            Case::CatchUp => report.catch_ups = self.catch_ups().await?,
         }
         Ok(())
     }
 
-    /// A folder for one start of one peer.
-    fn place(&self, peer: &dyn Peer) -> PathBuf {
-        let name: String = peer.name().chars().filter(char::is_ascii_alphanumeric).collect();
+    /// A folder for one start of one peer, or of sites, by its name.
+    fn place(&self, name: &str) -> PathBuf {
+        let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
         self.folder.join(name)
     }
 
     /// After a failure: no case begins on what another one left.
     fn clear(&self) {
-        for peer in &self.peers {
+        let pairs = self.peers.iter().flat_map(|peer| peer.pairs());
+        let names = self.peers.iter().map(|peer| peer.name()).chain(pairs.map(|pair| pair.name()));
+        for name in names {
             // Most are not there, and a run's folder goes as a whole at its end.
-            let _ = std::fs::remove_dir_all(self.place(peer.as_ref()));
+            let _ = std::fs::remove_dir_all(self.place(name));
         }
     }
 
@@ -216,8 +220,7 @@ mod tests {
 
     #[test]
     fn the_command_of_a_run_is_one_that_the_program_takes() {
-        let words =
-            "compare --rounds 3 --seconds 1 --events 5000 --only umadb,nats --cases 1x64x256,lag";
+        let words = "compare --rounds 3 --seconds 1 --events 5000 --only umadb,nats --cases 1x64x256,lag,catch-up";
         let args = Program::try_parse_from(words.split(' ')).unwrap_or_else(|e| panic!("{e}")).args;
         assert_eq!(command(&args), words);
     }

@@ -8,7 +8,8 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::peer::{LAG_STREAM, Peer, Running, Subscriber};
+use super::peer::{LAG_STREAM, Pair, Peer, Running, Subscriber};
+use crate::catch_up::{Regions, Sites};
 use crate::replay;
 use crate::target::Target;
 use crate::writers::Writer;
@@ -35,6 +36,21 @@ impl Peer for Anabranch {
     }
     async fn start(&self, folder: &Path) -> anyhow::Result<Box<dyn Running>> {
         Ok(Box::new(Region(Target::start_at(1, self.nodes, folder, FIRST_PORT)?)))
+    }
+    fn pairs(&self) -> Vec<Box<dyn Pair>> {
+        if self.nodes == 1 { vec![Box::new(TwoRegions)] } else { Vec::new() }
+    }
+}
+
+/// Two regions of one node.
+struct TwoRegions;
+
+impl Pair for TwoRegions {
+    fn name(&self) -> &'static str {
+        "Anabranch"
+    }
+    fn start(&self, folder: &Path) -> anyhow::Result<Box<dyn Sites>> {
+        Ok(Box::new(Regions::start(2, folder, FIRST_PORT)?))
     }
 }
 

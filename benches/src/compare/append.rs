@@ -65,7 +65,7 @@ impl Run<'_> {
     }
 
     async fn turn(&self, peer: &dyn Peer, shape: Shape) -> anyhow::Result<Turn> {
-        let place = self.place(peer);
+        let place = self.place(peer.name());
         let running = peer.start(&place).await?;
         let turn = write(running.as_ref(), shape, self.within).await;
         end(running, &place).await?;

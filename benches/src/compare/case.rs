@@ -16,6 +16,8 @@ pub enum Case {
     Lag,
     /// From the loss of the leader to the next write.
     Loss,
+    /// A second site takes in what it missed.
+    CatchUp,
 }
 
 /// How an append case writes.
@@ -40,7 +42,8 @@ pub fn usual() -> Vec<Case> {
         (1000, 4, 256),
         (1000, 4, 1024),
     ];
-    shapes.map(append).into_iter().chain([Case::History, Case::Lag, Case::Loss]).collect()
+    let others = [Case::History, Case::Lag, Case::Loss, Case::CatchUp];
+    shapes.map(append).into_iter().chain(others).collect()
 }
 
 impl fmt::Display for Case {
@@ -52,6 +55,7 @@ impl fmt::Display for Case {
             Self::History => f.write_str("history"),
             Self::Lag => f.write_str("lag"),
             Self::Loss => f.write_str("loss"),
+            Self::CatchUp => f.write_str("catch-up"),
         }
     }
 }
@@ -64,11 +68,12 @@ impl FromStr for Case {
             "history" => return Ok(Self::History),
             "lag" => return Ok(Self::Lag),
             "loss" => return Ok(Self::Loss),
+            "catch-up" => return Ok(Self::CatchUp),
             _ => {}
         }
         let parts: Vec<&str> = text.split('x').collect();
         let [batch, clients, payload] = parts[..] else {
-            bail!("{text} is no BATCHxCLIENTSxPAYLOAD, and not history, lag or loss");
+            bail!("{text} is no BATCHxCLIENTSxPAYLOAD, and not history, lag, loss or catch-up");
         };
         let number = |text: &str| text.parse::<usize>().with_context(|| format!("read {text}"));
         let (batch, clients, payload) = (number(batch)?, number(clients)?, number(payload)?);

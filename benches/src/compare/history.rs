@@ -72,13 +72,13 @@ impl Run<'_> {
             }
         }
         for peer in &self.peers {
-            remove(&self.place(peer.as_ref()))?;
+            remove(&self.place(peer.name()))?;
         }
         Ok(histories)
     }
 
     async fn written(&self, peer: &dyn Peer) -> anyhow::Result<History> {
-        let place = self.place(peer);
+        let place = self.place(peer.name());
         let running = peer.start(&place).await?;
         ready(running.as_ref()).await?;
         sleep(SETTLES).await;
@@ -99,7 +99,7 @@ impl Run<'_> {
     }
 
     async fn started(&self, peer: &dyn Peer) -> anyhow::Result<Start> {
-        let running = peer.start(&self.place(peer)).await?;
+        let running = peer.start(&self.place(peer.name())).await?;
         let ready_s = takes_a_write(running.as_ref()).await?.as_secs_f64();
         let pids = running.pids()?;
         let before = (Instant::now(), servers::cpu(&pids)?, cpu::used()?);

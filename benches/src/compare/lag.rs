@@ -40,7 +40,7 @@ impl Run<'_> {
         let mut lags: Vec<_> = named.collect();
         for round in 1..=self.rounds {
             for (peer, lags) in self.peers.iter().zip(&mut lags) {
-                let place = self.place(peer.as_ref());
+                let place = self.place(peer.name());
                 let running = peer.start(&place).await?;
                 let lag = measure(running.as_ref()).await;
                 end(running, &place).await?;

@@ -25,7 +25,7 @@ impl Run<'_> {
         let mut losses: Vec<_> = peers().map(|peer| new(peer.name(), peer.nodes())).collect();
         for round in 1..=self.rounds {
             for (peer, losses) in peers().zip(&mut losses) {
-                let place = self.place(peer.as_ref());
+                let place = self.place(peer.name());
                 let running = peer.start(&place).await?;
                 let seconds = measure(running.as_ref()).await;
                 end(running, &place).await?;

@@ -5,8 +5,9 @@
 //! node an atomic batch publish (server 2.12 and later), in parts of the thousand messages that the
 //! server takes at most; with three, all are published and then all acknowledgements awaited, which is
 //! less than the other stores promise, since a part of it may be stored. Replay and subscription pull,
-//! without acknowledgements.
+//! without acknowledgements. Two sites are a stream and its mirror.
 
+mod mirror;
 mod wire;
 
 use std::fs;
@@ -19,8 +20,9 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use self::mirror::Mirror;
 use self::wire::{Connection, Message};
-use super::peer::{LAG_STREAM, Peer, Running, Subscriber, fetched};
+use super::peer::{LAG_STREAM, Pair, Peer, Running, Subscriber, fetched};
 use super::servers::Servers;
 use crate::writers::Writer;
 
@@ -55,10 +57,8 @@ impl Nats {
     fn config(&self, node: u16, folder: &Path) -> String {
         let (port, data) = (FIRST_PORT + node, folder.join(format!("n{node}")));
         let mut config = format!(
-            "server_name: n{node}\nlisten: \"127.0.0.1:{port}\"\n\
-             jetstream {{ store_dir: \"{}\", sync_interval: always, max_file_store: 64GB,\n  \
-             limits {{ batch {{ max_inflight_per_stream: {IN_FLIGHT} }} }} }}\n",
-            data.display()
+            "server_name: n{node}\nlisten: \"127.0.0.1:{port}\"\n{}",
+            jetstream(&data, Syncs::Always, None)
         );
         if self.nodes > 1 {
             let route = |node| format!("\"nats://127.0.0.1:{}\"", FIRST_PORT + 10 + node);
@@ -70,6 +70,35 @@ impl Nats {
         }
         config
     }
+}
+
+/// When a server syncs what it wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Syncs {
+    /// Before it acknowledges.
+    Always,
+    /// Every two minutes, which is the default.
+    Seldom,
+}
+
+/// That part of a server's configuration.
+fn jetstream(data: &Path, syncs: Syncs, domain: Option<&str>) -> String {
+    let domain = domain.map(|name| format!("domain: {name}, ")).unwrap_or_default();
+    let syncs = if syncs == Syncs::Always { "sync_interval: always, " } else { "" };
+    format!(
+        "jetstream {{ store_dir: \"{}\", {domain}{syncs}max_file_store: 64GB,\n  \
+         limits {{ batch {{ max_inflight_per_stream: {IN_FLIGHT} }} }} }}\n",
+        data.display()
+    )
+}
+
+/// The stream that holds all events, of so many copies.
+fn stream(copies: u16) -> Value {
+    json!({
+        "name": STREAM, "subjects": ["e.>"], "storage": "file", "retention": "limits",
+        "num_replicas": copies, "discard": "new", "allow_atomic": true,
+        "duplicate_window": 100_000_000_u64,
+    })
 }
 
 #[async_trait]
@@ -94,6 +123,11 @@ impl Peer for Nats {
         let servers = Servers::start(&self.binary, folder, "nats", |_| {}, &nodes)?;
         let ports = (1..=self.nodes).map(|node| FIRST_PORT + node).collect();
         Ok(Box::new(Started { servers, ports, copies: self.nodes }))
+    }
+    fn pairs(&self) -> Vec<Box<dyn Pair>> {
+        let pair =
+            |syncs| -> Box<dyn Pair> { Box::new(Mirror { binary: self.binary.clone(), syncs }) };
+        if self.nodes == 1 { [Syncs::Always, Syncs::Seldom].map(pair).into() } else { Vec::new() }
     }
 }
 
@@ -205,13 +239,8 @@ impl Running for Started {
         self.servers.pids()
     }
     async fn prepare(&self) -> anyhow::Result<()> {
-        let config = json!({
-            "name": STREAM, "subjects": ["e.>"], "storage": "file", "retention": "limits",
-            "num_replicas": self.copies, "discard": "new", "allow_atomic": true,
-            "duplicate_window": 100_000_000_u64,
-        });
         // The same again is no error.
-        self.ask(&format!("STREAM.CREATE.{STREAM}"), config).await?;
+        self.ask(&format!("STREAM.CREATE.{STREAM}"), stream(self.copies)).await?;
         Ok(())
     }
     async fn writer(&self) -> anyhow::Result<Box<dyn Writer>> {

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::catch_up::Sites;
 use crate::writers::Writer;
 
 /// A store that takes no write for this long is taken for broken.
@@ -32,6 +33,22 @@ pub trait Peer: Send + Sync {
     /// # Errors
     /// If a process cannot be started.
     async fn start(&self, folder: &Path) -> anyhow::Result<Box<dyn Running>>;
+    /// Two sites, the second of which takes in what is written at the first, and the first goes on without
+    /// it: each way that is measured, of most stores none.
+    fn pairs(&self) -> Vec<Box<dyn Pair>> {
+        Vec::new()
+    }
+}
+
+/// Two sites of a store that can be started.
+pub trait Pair: Send + Sync {
+    /// As the tables call it.
+    fn name(&self) -> &'static str;
+    /// Starts both on a new folder, and returns before they answer.
+    ///
+    /// # Errors
+    /// If a process cannot be started.
+    fn start(&self, folder: &Path) -> anyhow::Result<Box<dyn Sites>>;
 }
 
 /// A store whose servers run. Dropping it kills them.
@@ -110,7 +127,10 @@ pub async fn takes_a_write(peer: &dyn Running) -> anyhow::Result<Duration> {
 }
 
 /// Tries until it works, and returns how long that took.
-async fn until(mut tries: impl AsyncFnMut() -> anyhow::Result<()>) -> anyhow::Result<Duration> {
+///
+/// # Errors
+/// The last failure, if it does not in time.
+pub async fn until(mut tries: impl AsyncFnMut() -> anyhow::Result<()>) -> anyhow::Result<Duration> {
     let began = Instant::now();
     loop {
         let failed = match timeout(TRY_WITHIN, tries()).await {

@@ -11,9 +11,11 @@ use anyhow::Context as _;
 
 use super::append::{Appends, Turn};
 use super::case::Shape;
+use super::catch_up::CatchUps;
 use super::history::{History, PAYLOAD};
 use super::lag::Lags;
 use super::loss::Losses;
+use crate::catch_up::CaughtUp;
 use crate::spread::{Spread, short};
 
 /// What lies between these two lines of the file is written anew.
@@ -33,6 +35,8 @@ pub struct Report {
     pub lags: Vec<Lags>,
     /// Loss of the leader.
     pub losses: Vec<Losses>,
+    /// Sites that were away.
+    pub catch_ups: Vec<CatchUps>,
 }
 
 /// Whether a peer is Anabranch.
@@ -74,6 +78,7 @@ impl Report {
         text += &history_table(&self.histories);
         text += &lag_table(&self.lags);
         text += &loss_table(&self.losses);
+        text += &catch_up_table(&self.catch_ups);
         text
     }
 }
@@ -243,8 +248,24 @@ fn loss_table(losses: &[Losses]) -> String {
     text
 }
 
+fn catch_up_table(catch_ups: &[CatchUps]) -> String {
+    let mut text = String::new();
+    let Some(CatchUps { events, .. }) = catch_ups.first() else { return text };
+    let events = short(*events as f64);
+    let _ = write!(text, "\n### Catch-up of a second site that missed {events} events\n\n");
+    head(&mut text, &["store", "sites", "events/s", "CPU µs/event, servers"]);
+    for CatchUps { name, turns, .. } in catch_ups {
+        let of = |figure: fn(&CaughtUp) -> f64| cell(Spread::by(turns, figure));
+        let cells = [of(CaughtUp::rate), of(CaughtUp::servers_us)];
+        row(&mut text, &[&[(*name).to_owned(), "2".to_owned()], &cells[..]].concat());
+    }
+    text
+}
+
 #[cfg(test)]
 pub mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     pub fn turn(rate: f64, servers_us: f64) -> Turn {
@@ -274,6 +295,20 @@ pub mod tests {
         assert_eq!(row("UmaDB")[3], "2.00 (2.00..9.00)");
         assert_eq!(row("Anabranch")[7..], ["", ""]);
         assert_eq!(row("NATS R3")[7..], ["", ""]);
+    }
+
+    #[test]
+    fn a_site_that_catches_up_has_a_rate_and_a_cost() {
+        let caught = |ms| CaughtUp {
+            missed: 1_000,
+            took: Duration::from_millis(ms),
+            servers: Duration::from_millis(20),
+        };
+        let turns = vec![caught(100), caught(200), caught(500)];
+        let table = catch_up_table(&[CatchUps { name: "Anabranch", events: 200_000, turns }]);
+        assert!(table.contains("missed 200k events"), "{table}");
+        let row = "| Anabranch | 2 | 5000 (2000..10.0k) | 20.0 (20.0..20.0) |\n";
+        assert!(table.ends_with(row), "{table}");
     }
 
     #[test]
