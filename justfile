@@ -58,7 +58,7 @@ bench:
     cargo bench -p anabranch-bench
     cargo run --release -p anabranch-bench -- suite --out benches/RESULTS.md
 
-# Other stores beside Anabranch, by turns, into benches/RESULTS.md: about 35 minutes.
+# Other stores beside Anabranch, by turns, into benches/RESULTS.md: about 25 minutes.
 compare:
     benches/peers.sh
     cargo run --release -p anabranch-bench -- compare --out benches/RESULTS.md
