@@ -165,6 +165,10 @@ impl Region {
         for _ in 0..reader.count("streams", 19)? {
             let stream = reader.text("stream")?;
             let next_revision = reader.varint("revision")?;
+            if next_revision == 0 {
+                // A stream without events is none.
+                return Err(DecodeError::Invalid { what: "next revision", value: 0 });
+            }
             let last_position = reader.varint("position")?;
             let fingerprint = Fingerprint(reader.u128("fingerprint")?);
             self.buckets.add(&stream, fingerprint);

@@ -408,6 +408,17 @@ fn the_smallest_names_fit_in_a_checkpoint() {
 }
 
 #[test]
+fn a_checkpoint_has_no_stream_without_events() {
+    let mut bytes = lived().encode_checkpoint().to_vec();
+    let name = b"cart-2";
+    let at = bytes.windows(name.len()).position(|part| part == name).unwrap() + name.len();
+    assert_eq!(bytes[at], 2, "its next revision");
+    bytes[at] = 0;
+    let refused = Region::decode_checkpoint(bytes.into()).unwrap_err();
+    assert!(refused.to_string().contains("next revision"), "{refused}");
+}
+
+#[test]
 fn damaged_checkpoints_are_refused_or_read_but_never_panic() {
     let good = lived().encode_checkpoint();
     for len in 0..good.len() {
