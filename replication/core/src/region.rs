@@ -27,6 +27,7 @@ pub use checkpoint::Snapshot;
 pub use fingerprint::{BUCKETS, Fingerprint, bucket_of};
 pub use producers::{Known, Receipt, RequestKey};
 pub use streams::Head;
+pub(crate) use streams::LastRevisions;
 
 use std::collections::BTreeMap;
 
@@ -346,7 +347,7 @@ impl Region {
         let seed = fingerprint::origin_seed(group.origin());
         for request in requests {
             let first = self.position;
-            let mut last_revisions = streams::LastRevisions::default();
+            let mut last_revisions = LastRevisions::new();
             for event in &request.events {
                 let (revision, stream) = claimed.next().expect("claimed one revision an event");
                 let print = fingerprint::of_event(seed, event.seq, event.encoded);

@@ -12,7 +12,7 @@
 mod admit;
 mod overlay;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use crate::event::{ContentHash, EventId, Request};
 use crate::group::{Chain, Group, GroupHeader};
 use crate::id::{Dot, Origin, RegionName, Seq};
 use crate::planted::{self, Bug};
-use crate::region::{Known, Receipt, Region, RequestKey};
+use crate::region::{Known, LastRevisions, Receipt, Region, RequestKey};
 use crate::rights::Counter;
 use crate::stamp::{ClockBehind, Stamp, StampClock};
 pub use admit::ClassRefused;
@@ -358,8 +358,7 @@ impl Sequencer {
         way: &mut OnItsWay,
         revisions: &mut Vec<u64>,
     ) -> Box<[u64]> {
-        let mut places: HashMap<&str, usize> = HashMap::new();
-        let mut last: Vec<u64> = Vec::new();
+        let mut last_revisions = LastRevisions::new();
         let mut streams = streams.peekable();
         while let Some(stream) = streams.next() {
             let mut events = 1;
@@ -372,13 +371,9 @@ impl Sequencer {
                 way.streams.push(stream);
             }
             revisions.extend(first..next);
-            let end = last.len();
-            match *places.entry(stream).or_insert(end) {
-                place if place == end => last.push(next - 1),
-                place => last[place] = next - 1,
-            }
+            last_revisions.note(stream, next - 1);
         }
-        last.into()
+        last_revisions.into_boxed()
     }
 
     fn finish(&mut self, draft: Draft) -> Option<Ticketed> {

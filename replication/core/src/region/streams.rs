@@ -5,7 +5,7 @@ mod rows;
 mod tests;
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 
 use hashbrown::HashTable;
 
@@ -149,15 +149,19 @@ impl PartialEq for Streams {
 
 impl Eq for Streams {}
 
-/// Last revision of each stream of a request, in the order in which the request first names them.
-#[derive(Default)]
-pub(super) struct LastRevisions {
-    streams: Vec<(Place, u64)>,
-    nth: HashMap<Place, usize>,
+/// Last revision of each stream of a request, in the order in which the request first names them. `S` says
+/// which stream.
+pub(crate) struct LastRevisions<S> {
+    streams: Vec<(S, u64)>,
+    nth: HashMap<S, usize>,
 }
 
-impl LastRevisions {
-    pub(super) fn note(&mut self, stream: Place, revision: u64) {
+impl<S: Copy + Eq + Hash> LastRevisions<S> {
+    pub(crate) fn new() -> Self {
+        Self { streams: Vec::new(), nth: HashMap::new() }
+    }
+
+    pub(crate) fn note(&mut self, stream: S, revision: u64) {
         if let Some(last) = self.streams.last_mut().filter(|(last, _)| *last == stream) {
             last.1 = revision;
             return;
@@ -171,7 +175,7 @@ impl LastRevisions {
         }
     }
 
-    pub(super) fn into_boxed(self) -> Box<[u64]> {
+    pub(crate) fn into_boxed(self) -> Box<[u64]> {
         self.streams.into_iter().map(|(_, revision)| revision).collect()
     }
 }

@@ -95,8 +95,7 @@ impl Rows {
     /// Takes the last row away again.
     pub(super) fn pop(&mut self) {
         let Some(last) = self.len.checked_sub(1) else { return };
-        let row = std::mem::replace(self.row_mut(last), Row::EMPTY);
-        if let Name::Long { nth, start, .. } = row.name {
+        if let Name::Long { nth, start, .. } = self.row(last as u32).name {
             Arc::make_mut(&mut self.long_names[nth as usize]).truncate(start as usize);
         }
         self.len = last;
