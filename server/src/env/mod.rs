@@ -23,4 +23,4 @@ pub use offset_clock::OffsetClock;
 pub use routes::Routed;
 pub use seed::{OsSeeds, Seeds};
 pub use serve::{Connection, GREETING_WITHIN, connections};
-pub use storage::{RealStorage, Storage};
+pub use storage::{CHECKPOINTS, RealStorage, Storage};

@@ -9,8 +9,9 @@ use anabranch_log::derived::states::{MemoryStates, SledStates, States};
 use anabranch_log::derived::{Checkpoints, FileCheckpoints, OpenError, Opened};
 use anabranch_log::disk::{Disk, RealDisk};
 
-/// Folder of the checkpoints in a data folder, and of the states beside them.
-const CHECKPOINTS: &str = "checkpoints";
+/// Folder of the checkpoints in a data folder.
+pub const CHECKPOINTS: &str = "checkpoints";
+/// Folder of the states beside them.
 const STATES: &str = "states";
 
 /// Durable storage.

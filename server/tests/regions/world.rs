@@ -17,7 +17,7 @@ use anabranch_log::LogOptions;
 use anabranch_log::derived::FileCheckpoints;
 use anabranch_log::derived::states::MemoryStates;
 use anabranch_log::disk::{Disk, MemoryDisk};
-use anabranch_server::env::{Clock, OsSeeds, RealStorage, SystemClock, TokioNet};
+use anabranch_server::env::{CHECKPOINTS, Clock, OsSeeds, RealStorage, SystemClock, TokioNet};
 use anabranch_server::raft::{Identity, Node, Timings};
 use anabranch_server::shard::{Shard, ShardConfig, ShardParts};
 use bytes::Bytes;
@@ -27,8 +27,6 @@ use tokio::time::Instant;
 use crate::ports::free_address;
 
 const SHARD: ShardId = ShardId(0);
-/// Where a region's checkpoints are on its disk.
-const CHECKPOINTS: &str = "checkpoints";
 
 pub struct World {
     ca: DevCa,

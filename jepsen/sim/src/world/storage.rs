@@ -9,16 +9,13 @@ use anabranch_log::Writer;
 use anabranch_log::derived::states::MemoryStates;
 use anabranch_log::derived::{Checkpoints, FileCheckpoints, OpenError, Opened};
 use anabranch_log::disk::{Disk, MemoryDisk};
-use anabranch_server::env::Storage;
+use anabranch_server::env::{CHECKPOINTS, Storage};
 use parking_lot::Mutex;
 use rand::Rng;
 use rand::rngs::SmallRng;
 use tokio::sync::Notify;
 
 use super::Gate;
-
-/// Where a node keeps its checkpoints, below its data folder.
-const CHECKPOINTS: &str = "checkpoints";
 
 /// How long a disk takes to make a write durable. Clones share it.
 #[derive(Debug, Clone)]

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 
 use crate::api::{Api, ApiParts, ApiSettings, serve};
-use crate::env::{Listener, Net, OsSeeds, RealStorage, SystemClock, TokioNet};
+use crate::env::{CHECKPOINTS, Listener, Net, OsSeeds, RealStorage, SystemClock, TokioNet};
 use crate::raft::{self, Identity, Node, RaftService, Timings};
 use crate::shard::{Shard, ShardConfig, ShardParts};
 
@@ -112,7 +112,7 @@ impl Cluster {
         let parts = ShardParts {
             identity: Arc::clone(&identity),
             disk: disk.clone(),
-            checkpoints: Arc::new(FileCheckpoints::new(disk, "checkpoints", states)),
+            checkpoints: Arc::new(FileCheckpoints::new(disk, CHECKPOINTS, states)),
             storage: Arc::new(RealStorage),
             net: Arc::clone(&net),
             tls: None,
